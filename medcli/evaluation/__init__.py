@@ -1,0 +1,1 @@
+"""Predictions to numbers, with numpy, scipy and scikit-learn alone."""

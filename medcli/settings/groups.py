@@ -1,0 +1,316 @@
+"""Every setting once: its name, type, default, help text and panel.
+
+Flags, environment variables, configuration keys, the JSON schema, help and the man pages are all generated from the
+dataclasses below. Only the standard library is imported, so that help and completion can read them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+__all__ = [
+    "ComputeSettings",
+    "DataSettings",
+    "EvaluationSettings",
+    "ForeignSettings",
+    "ModelSettings",
+    "Option",
+    "OutputSettings",
+    "TrainingSettings",
+]
+
+
+@dataclass(frozen=True)
+class Option:
+    """How one field appears to a user.
+
+    Args:
+        help: one sentence, lower-case start, no full stop.
+        panel: the heading under which help lists it.
+        metavar: the placeholder shown after the flag.
+        short: a one-letter flag such as `-q`.
+        minimum: smallest accepted value, inclusive unless `exclusive`.
+        maximum: largest accepted value, inclusive.
+        exclusive: whether `minimum` itself is refused.
+        per_data_set: whether the flag also takes `NAME=VALUE`.
+        from_recipe: whether a card's recipe may supply the value.
+        flag_only: meaningful on the command line alone (never in a file or a variable).
+        completes: what the shell offers: `path`, `dir`, `data`, `run`, `preset`, or nothing.
+    """
+
+    help: str
+    panel: str = ""
+    metavar: str = ""
+    short: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    exclusive: bool = False
+    per_data_set: bool = False
+    from_recipe: bool = False
+    flag_only: bool = False
+    completes: str = ""
+
+
+DATA, MODEL, LEARN, REGULARISE, COMPUTE, RUN, OUTPUT, REPORT, FOREIGN = (
+    "Data",
+    "Model",
+    "Optimisation",
+    "Loss and regularisation",
+    "Compute",
+    "Run",
+    "Output",
+    "Evaluation",
+    "Predictions of other tools",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which images and labels are read, and how."""
+
+    data: Annotated[
+        tuple[str, ...],
+        Option(
+            "folder of class folders, table, MedMNIST .npz or built-in set (`synthetic/chest`); `NAME=PATH` names it",
+            DATA,
+            "[NAME=]PATH",
+            completes="data",
+        ),
+    ] = ()
+    image_dir: Annotated[
+        tuple[str, ...], Option("folder that a table's image paths are relative to", DATA, "DIR", per_data_set=True, completes="dir")
+    ] = ()
+    image_column: Annotated[
+        tuple[str, ...], Option("table column with image paths or names", DATA, "COLUMN", per_data_set=True)
+    ] = ()
+    label_column: Annotated[
+        tuple[str, ...],
+        Option("table column with labels; repeat it for several targets", DATA, "COLUMN", per_data_set=True),
+    ] = ()
+    ordinal_column: Annotated[
+        tuple[str, ...], Option("of several label columns, one whose classes are ordered", DATA, "COLUMN")
+    ] = ()
+    ignore_class: Annotated[
+        tuple[str, ...],
+        Option("class that means 'no label here' (such as `ungradable`); never reaches loss or metrics", DATA, "CLASS"),
+    ] = ()
+    patient_column: Annotated[
+        tuple[str, ...], Option("table column with the patient; splits never share a patient", DATA, "COLUMN", per_data_set=True)
+    ] = ()
+    patient_pattern: Annotated[
+        str | None, Option("regular expression whose first group is the patient in the file name", DATA, "REGEX")
+    ] = None
+    split_column: Annotated[str | None, Option("table column with train, val or test", DATA, "COLUMN")] = None
+    split: Annotated[
+        tuple[float, ...], Option("shares of train, val, test for data without splits", DATA, "A,B,C", minimum=0)
+    ] = (0.7, 0.15, 0.15)
+    split_seed: Annotated[int, Option("seed of the split, apart from the training seed", DATA, minimum=0)] = 0
+    class_names: Annotated[
+        tuple[str, ...], Option("class names in order, where the data does not name them", DATA, "A,B,…")
+    ] = ()
+    positive_class: Annotated[str | None, Option("which of two classes counts as the finding", DATA, "CLASS")] = None
+    task: Annotated[
+        Literal["binary", "multiclass", "ordinal", "multilabel", "multioutput"] | None,
+        Option("what is predicted, where the data leaves it open", DATA),
+    ] = None
+    image_size: Annotated[
+        int | None, Option("side in pixels to which images are resized (default: the architecture's own)", DATA, "PX", minimum=1)
+    ] = None
+    fit: Annotated[
+        Literal["squash", "pad", "crop"],
+        Option("how a picture that is not square becomes square: stretched, padded, or short side then centre crop", DATA),
+    ] = "squash"
+    in_channels: Annotated[
+        int | None, Option("1 or 3 (default: the architecture's own; grey pictures are repeated)", DATA, minimum=1, maximum=3)
+    ] = None
+    mean: Annotated[tuple[float, ...], Option("normalisation mean, one value or one per channel", DATA, "M[,M,M]")] = ()
+    std: Annotated[
+        tuple[float, ...], Option("normalisation standard deviation, one value or one per channel", DATA, "S[,S,S]", minimum=0, exclusive=True)
+    ] = ()
+    window: Annotated[
+        str, Option("DICOM display window: `auto` (the file's own), `full` (whole declared range) or CENTRE,WIDTH", DATA, "WINDOW")
+    ] = "auto"
+    limit: Annotated[int | None, Option("use only N images of each split, drawn by the split seed", DATA, "N", minimum=1)] = None
+    skip_unreadable: Annotated[
+        bool, Option("leave out images that cannot be read and record them, instead of stopping", DATA)
+    ] = False
+    cache: Annotated[
+        Literal["auto", "memory", "disk", "off"],
+        Option("where decoded, resized images are kept between epochs", DATA),
+    ] = "auto"
+    cache_limit: Annotated[
+        float | None, Option("most memory in GiB that decoded images may take (default: a quarter of what is free)", DATA, "GIB", minimum=0)
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which weights the network starts from and how its head is made."""
+
+    weights: Annotated[str | None, Option("weight tag of the card, or a file", MODEL, "TAG|FILE", completes="path")] = None
+    pretrained: Annotated[bool, Option("start from the card's default weights, from the local cache", MODEL)] = False
+    arch_opt: Annotated[
+        tuple[str, ...], Option("option of the architecture, as its card lists them", MODEL, "KEY=VALUE")
+    ] = ()
+    head_norm: Annotated[bool, Option("put a LayerNorm before the head's dropout", MODEL, from_recipe=True)] = False
+    dropout: Annotated[
+        float, Option("dropout before the final linear layer", MODEL, minimum=0, maximum=0.95, from_recipe=True)
+    ] = 0.0
+    drop_path: Annotated[
+        float, Option("stochastic depth, where the family has it", MODEL, minimum=0, maximum=0.95, from_recipe=True)
+    ] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How the network learns."""
+
+    epochs: Annotated[int, Option("passes over the training images", LEARN, minimum=1, from_recipe=True)] = 30
+    lr: Annotated[float, Option("peak learning rate", LEARN, minimum=0, exclusive=True, from_recipe=True)] = 1e-3
+    optimizer: Annotated[Literal["adam", "adamw", "sgd"], Option("optimiser", LEARN, from_recipe=True)] = "adamw"
+    weight_decay: Annotated[
+        float, Option("weight decay; norms and biases have none", LEARN, minimum=0, from_recipe=True)
+    ] = 0.01
+    scheduler: Annotated[
+        Literal["cosine", "plateau", "step", "onecycle", "constant"],
+        Option("how the learning rate changes", LEARN, from_recipe=True),
+    ] = "cosine"
+    warmup_epochs: Annotated[
+        float, Option("epochs in which the learning rate rises from near zero", LEARN, minimum=0, from_recipe=True)
+    ] = 1.0
+    min_lr: Annotated[float, Option("learning rate at the end of a cosine, and the floor of a plateau", LEARN, minimum=0)] = 1e-6
+    step_at: Annotated[
+        tuple[float, ...], Option("for `step`: shares of the run at which the rate drops", LEARN, "A,B", minimum=0, maximum=1)
+    ] = (0.5, 0.75)
+    step_gamma: Annotated[
+        float, Option("for `step` and `plateau`: factor of each drop", LEARN, minimum=0, maximum=1, exclusive=True)
+    ] = 0.1
+    accumulate: Annotated[
+        int, Option("batches whose gradients are added before one step", LEARN, minimum=1, from_recipe=True)
+    ] = 1
+    clip_grad: Annotated[float, Option("largest gradient norm; 0 for no clipping", LEARN, minimum=0)] = 1.0
+    ema: Annotated[bool, Option("keep and use an exponential moving average of the weights", LEARN)] = False
+    ema_decay: Annotated[float, Option("decay of that average once it has warmed up", LEARN, minimum=0, maximum=1)] = 0.9998
+    patience: Annotated[
+        int, Option("stop after this many epochs without improvement; 0 for never", LEARN, minimum=0, from_recipe=True)
+    ] = 10
+    monitor: Annotated[
+        Literal["auc", "qwk", "accuracy", "balanced_accuracy", "f1", "loss"] | None,
+        Option("validation figure that chooses the best epoch (default: auc, qwk for ordinal)", LEARN),
+    ] = None
+    loss: Annotated[
+        Literal["ce", "focal", "bce", "asl", "corn", "coral"] | None,
+        Option("loss (default: ce, corn for ordinal, bce for multilabel)", REGULARISE),
+    ] = None
+    focal_gamma: Annotated[float, Option("focusing strength of the focal loss", REGULARISE, minimum=0)] = 2.0
+    class_weights: Annotated[
+        str,
+        Option("`none`, `balanced` (inverse frequency), `sqrt`, `effective`, or one weight per class: 1,1,0.3", REGULARISE, "NAME|LIST"),
+    ] = "none"
+    label_smoothing: Annotated[float, Option("label smoothing", REGULARISE, minimum=0, maximum=0.9)] = 0.0
+    augment: Annotated[
+        Literal["none", "light", "medium", "heavy"],
+        Option("strength of shift, rotation, scale and contrast changes", REGULARISE),
+    ] = "light"
+    flip: Annotated[
+        Literal["none", "horizontal", "vertical", "both"],
+        Option("mirror images too; refused where labels name a side of the body", REGULARISE),
+    ] = "none"
+    freeze_layers: Annotated[
+        int, Option("keep the first K stages as they are (stem = stage 0)", REGULARISE, "K", minimum=0)
+    ] = 0
+    freeze_backbone: Annotated[bool, Option("train the head alone", REGULARISE)] = False
+    grad_checkpointing: Annotated[
+        bool, Option("recompute activations in the backward pass: less memory, more time", COMPUTE)
+    ] = False
+    compile: Annotated[bool, Option("compile the network with torch.compile", COMPUTE)] = False
+    checkpoint_every: Annotated[int, Option("epochs between checkpoints", RUN, "N", minimum=1)] = 1
+    resume: Annotated[
+        str | None, Option("continue this run exactly where it stopped", RUN, "RUN", flag_only=True, completes="run")
+    ] = None
+    extend: Annotated[
+        int | None, Option("with --resume: train N epochs longer, at the final learning rate", RUN, "N", minimum=1, flag_only=True)
+    ] = None
+    init_from: Annotated[
+        str | None, Option("start from the best weights of this run", RUN, "RUN", completes="run")
+    ] = None
+    accept_data_change: Annotated[
+        bool, Option("with --resume: go on although the data has changed, and record it", RUN, flag_only=True)
+    ] = False
+    overfit_batch: Annotated[
+        bool, Option("train on one fixed batch without augmentation; the loss must fall to near zero", RUN)
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeSettings:
+    """Where and with what numbers it runs."""
+
+    device: Annotated[str, Option("`auto`, `cpu`, `cuda`, `cuda:N` or `mps`", COMPUTE, "DEVICE")] = "auto"
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"], Option("number format (auto: bf16 or fp16 on a GPU, fp32 on a CPU)", COMPUTE)
+    ] = "auto"
+    batch_size: Annotated[int, Option("images per batch", COMPUTE, minimum=1, from_recipe=True)] = 32
+    workers: Annotated[
+        int | None, Option("processes that decode images (default: by number of cores)", COMPUTE, minimum=0)
+    ] = None
+    seed: Annotated[int, Option("seed of weights, order, dropout and augmentation", COMPUTE, minimum=0)] = 0
+    deterministic: Annotated[bool, Option("use deterministic kernels only; slower on a GPU", COMPUTE)] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputSettings:
+    """Where results go and how much is said."""
+
+    out: Annotated[
+        str | None, Option("exact directory or file to write (default for a run: below ./runs)", OUTPUT, "PATH", flag_only=True, completes="path")
+    ] = None
+    overwrite: Annotated[bool, Option("replace what `--out` holds, if medcli wrote it", OUTPUT, flag_only=True)] = False
+    yes: Annotated[bool, Option("answer yes to every question", OUTPUT, flag_only=True, short="-y")] = False
+    no_input: Annotated[bool, Option("never ask; refuse instead", OUTPUT, flag_only=True)] = False
+    json: Annotated[bool, Option("print the answer as one JSON document", OUTPUT, flag_only=True)] = False
+    quiet: Annotated[bool, Option("print the identifier of the result and nothing else", OUTPUT, flag_only=True, short="-q")] = False
+    verbose: Annotated[bool, Option("say more about what happens", OUTPUT, flag_only=True, short="-v")] = False
+    debug: Annotated[bool, Option("show tracebacks", OUTPUT)] = False
+    no_progress: Annotated[bool, Option("one line per epoch instead of a progress display", OUTPUT)] = False
+    no_color: Annotated[bool, Option("no colour", OUTPUT)] = False
+    dry_run: Annotated[
+        bool, Option("check everything, run one real step where that makes sense, write nothing", OUTPUT, flag_only=True)
+    ] = False
+    config: Annotated[
+        str | None, Option("read settings from this TOML file", OUTPUT, "FILE", flag_only=True, completes="path")
+    ] = None
+    preset: Annotated[
+        str | None, Option("named set of settings (`medcli config presets` lists them)", OUTPUT, "NAME", flag_only=True, completes="preset")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """Which figures are computed from predictions, and the limits they must meet."""
+
+    bootstrap: Annotated[
+        int, Option("resamples of patients for the 95 % intervals; 0 for none", REPORT, "N", minimum=0)
+    ] = 2000
+    bins: Annotated[int, Option("bins of the calibration error", REPORT, minimum=1)] = 15
+    binning: Annotated[Literal["width", "mass"], Option("bins of equal width or of equal count", REPORT)] = "width"
+    top_k: Annotated[tuple[int, ...], Option("also report top-k accuracy for these k", REPORT, "K,…", minimum=1)] = ()
+    min_auc: Annotated[
+        float | None, Option("exit with status 4 if the AUC is below this", REPORT, minimum=0, maximum=1)
+    ] = None
+    max_ece: Annotated[
+        float | None, Option("exit with status 4 if the ECE is above this", REPORT, minimum=0, maximum=1)
+    ] = None
+    save_predictions: Annotated[
+        str | None, Option("also write the predictions to this .npz or .csv", REPORT, "FILE", flag_only=True, completes="path")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignSettings:
+    """How the columns of another tool's predictions are called."""
+
+    id_column: Annotated[str | None, Option("column with the case identifier", FOREIGN, "COLUMN")] = None
+    prob_columns: Annotated[str | None, Option("pattern of the probability columns, such as `prob_*`", FOREIGN, "GLOB")] = None
+    logit_columns: Annotated[str | None, Option("pattern of the logit columns, such as `logit_*`", FOREIGN, "GLOB")] = None
