@@ -1,0 +1,1 @@
+"""How a network learns: one loop, and the parts it is put together from."""
