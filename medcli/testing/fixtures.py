@@ -1,0 +1,52 @@
+"""pytest fixtures for authors of plugins and for medcli's own tests, registered through the `pytest11` entry point.
+
+Every pytest run of an environment with medcli imports this module, so at import it costs the standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from medcli.testing.command import RunCli
+    from medcli.testing.imports import NoHeavyImports
+    from medcli.testing.plugins import FakePlugin
+
+__all__ = ["fake_plugin", "no_heavy_imports", "run_cli"]
+
+
+@pytest.fixture
+def fake_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePlugin]:
+    """A callable that installs a made-up plugin for one test; see `medcli.testing.plugins.FakePlugin`."""
+    from medcli.testing.plugins import FakePlugin
+
+    plugins = FakePlugin(tmp_path / "fake-plugins")
+    monkeypatch.syspath_prepend(str(plugins.root))
+    yield plugins
+    plugins.forget()
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunCli:
+    """A callable that runs `medcli` with separate streams and returns its exit code; see `medcli.testing.command.RunCli`.
+
+    It starts in an empty directory with the user's settings and `MEDCLI_*` variables out of the way.
+    """
+    from medcli.testing.command import RunCli, forget_user_settings
+
+    directory = tmp_path / "run-cli"
+    directory.mkdir()
+    forget_user_settings(monkeypatch, directory)
+    return RunCli(directory)
+
+
+@pytest.fixture
+def no_heavy_imports() -> NoHeavyImports:
+    """A callable that runs code in a child where torch and its like cannot be imported; see `medcli.testing.imports`."""
+    from medcli.testing.imports import NoHeavyImports
+
+    return NoHeavyImports()
