@@ -1,0 +1,201 @@
+"""The training loop, short enough to read in a sitting: windows of batches, epochs, validation, the best weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from medcli.data.augment import Augmentation
+from medcli.data.batches import Batch, Batches
+from medcli.data.dataset import Preprocessing
+from medcli.data.resize import normalise
+from medcli.errors import RunFailure
+from medcli.models.classifier import Classifier
+from medcli.settings.groups import TrainingSettings
+from medcli.training.checkpoint import Position
+from medcli.training.interruption import Interruption
+from medcli.training.losses import Criterion
+from medcli.training.optimisers import set_rate
+from medcli.training.progress import TrainingProgress
+from medcli.training.schedules import Schedule
+
+__all__ = ["Ema", "Journal", "Parts", "fit", "learn_window"]
+
+
+class Ema(Protocol):
+    """A moving average of the weights, as timm's `ModelEmaV3` keeps it."""
+
+    module: nn.Module
+
+    def update(self, model: nn.Module, step: int | None = None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the loop works with.
+
+    Args:
+        accelerator: device, mixed precision and gradient scaling.
+        classifier: the network itself.
+        forward: what is called: the network as accelerate (and torch.compile) wrapped it.
+        ema: its moving average, or None.
+        optimizer: over the trainable parameters.
+        schedule: factor of the peak rate for each optimiser step.
+        criterion: the loss.
+        batches: training batches.
+        augment: changes images [B, C, S, S] in [0, 1] units, or None.
+        preprocessing: for normalisation, after augmentation.
+        settings: how to learn.
+        patients: describes cases by position, for error messages.
+    """
+
+    accelerator: Accelerator
+    classifier: Classifier
+    forward: Callable[[Tensor], Tensor]
+    ema: Ema | None
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    criterion: Criterion
+    batches: Batches
+    augment: Augmentation | None
+    preprocessing: Preprocessing
+    settings: TrainingSettings
+    describe: Callable[[Sequence[int]], str]
+
+    @property
+    def network(self) -> nn.Module:
+        """The network whose figures count: the average where there is one."""
+        return self.ema.module if self.ema is not None else self.classifier
+
+    def images(self, batch: Batch, epoch: int) -> Tensor:
+        """A batch as the network sees it in training: on the device, augmented, normalised."""
+        device = self.accelerator.device
+        images = batch.images.to(device, non_blocking=True)
+        if self.augment is not None:
+            images = self.augment(images, batch.index, epoch)
+        images = normalise(images, self.preprocessing)
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+class Journal(Protocol):
+    """What happens around the loop: figures, files, and who watches."""
+
+    progress: TrainingProgress
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Figures of the validation split, `loss` among them."""
+        ...
+
+    def improved(self, position: Position) -> None:
+        """A new best epoch: keep the weights."""
+        ...
+
+    def epoch_done(self, row: dict[str, Any]) -> None:
+        """Record an epoch's figures."""
+        ...
+
+    def save(self, position: Position) -> None:
+        """Write the checkpoint."""
+        ...
+
+
+def learn_window(parts: Parts, window: Sequence[Batch], epoch: int) -> Tensor:
+    """One optimiser step from the batches of one accumulation window; returns the mean loss, still on the device.
+
+    Every image weighs the same, however the window is cut into batches.
+    """
+    count = sum(len(batch.index) for batch in window)
+    total = torch.zeros((), device=parts.accelerator.device)
+    for batch in window:
+        labels = batch.labels.to(parts.accelerator.device, non_blocking=True)
+        with parts.accelerator.autocast():
+            raw = parts.forward(parts.images(batch, epoch))
+        loss = parts.criterion(raw.float(), labels)
+        parts.accelerator.backward(loss * (len(batch.index) / count))
+        total += loss.detach() * len(batch.index)
+    if parts.settings.clip_grad > 0:
+        parts.accelerator.clip_grad_norm_(parts.classifier.parameters(), parts.settings.clip_grad)
+    parts.optimizer.step()
+    parts.optimizer.zero_grad(set_to_none=True)
+    return total / count
+
+
+def learn_epoch(parts: Parts, position: Position, interruption: Interruption, watch: TrainingProgress) -> Position:
+    """Learn the rest of the epoch that `position` stands in; returns early, after a whole step, when interrupted."""
+    parts.classifier.train()
+    stream: Iterator[Batch] = parts.batches.epoch(position.epoch, start=position.batch)
+    pending: tuple[Tensor, Sequence[Batch]] | None = None
+    while window := tuple(islice(stream, parts.settings.accumulate)):
+        set_rate(parts.optimizer, parts.schedule.factor(position.steps, position.plateau.factor))
+        loss = learn_window(parts, window, position.epoch)
+        if parts.ema is not None:
+            parts.ema.update(parts.classifier, step=position.steps + 1)
+        # The loss is read one window late, so that a GPU has the next window queued while we wait for it.
+        if pending is not None:
+            position = _account(parts, position, *pending, watch)
+        pending = (loss, window)
+        position = replace(position, batch=position.batch + len(window), steps=position.steps + 1)
+        if interruption.signal:
+            break
+    return _account(parts, position, *pending, watch) if pending is not None else position
+
+
+def _account(
+    parts: Parts, position: Position, loss: Tensor, window: Sequence[Batch], watch: TrainingProgress
+) -> Position:
+    value, count = float(loss), sum(len(batch.index) for batch in window)
+    if not math.isfinite(value):
+        cases = [int(index) for batch in window for index in batch.index]
+        raise RunFailure(
+            f"the loss became {value} in epoch {position.epoch + 1}; the batch held: {parts.describe(cases)}",
+            hint=f"try `--lr {parts.settings.lr / 10:g}`, `--clip-grad 1`, a longer `--warmup-epochs`, "
+            "`--precision fp32`, and look at these images with `medcli data inspect FILE`",
+            code="loss-not-finite",
+        )
+    position = replace(position, loss_sum=position.loss_sum + value * count, seen=position.seen + count)
+    watch.step(epoch=position.epoch, step=position.batch, loss=position.loss_sum / position.seen, images=count)
+    return position
+
+
+def fit(parts: Parts, position: Position, journal: Journal, interruption: Interruption, last_epoch: int) -> Position:
+    """Train from `position` up to `last_epoch` epochs, until patience runs out, or until interrupted."""
+    settings = parts.settings
+    while position.epoch < last_epoch and not position.best.exhausted(settings.patience):
+        began, known = time.perf_counter(), position.seen
+        position = learn_epoch(parts, position, interruption, journal.progress)
+        learnt = time.perf_counter() - began
+        position = replace(position, seconds=position.seconds + learnt)
+        if interruption.signal and position.batch < len(parts.batches):
+            journal.save(position)
+            return position
+        figures = journal.validate(parts.network)
+        best = position.best.observe(position.epoch, figures[position.best.monitor])
+        is_best = best.epoch == position.epoch
+        row: dict[str, Any] = {
+            "epoch": position.epoch,
+            "train_loss": position.loss_sum / max(1, position.seen),
+            **{f"val_{name}": value for name, value in figures.items()},
+            "lr": parts.optimizer.param_groups[0]["lr"],
+            "best": is_best,
+            "seconds": round(learnt, 3),
+            "images_per_second": round((position.seen - known) / max(learnt, 1e-9), 1),
+        }
+        plateau = position.plateau.observe(is_best, settings.step_gamma)
+        position = Position(best, position.epoch + 1, 0, position.steps, 0.0, 0, plateau, position.seconds)
+        if is_best:
+            journal.improved(position)
+        journal.epoch_done(row)
+        finished = position.epoch >= last_epoch or position.best.exhausted(settings.patience)
+        if finished or interruption.signal or position.epoch % settings.checkpoint_every == 0:
+            journal.save(position)
+        if interruption.signal:
+            return position
+    return position
