@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,8 @@ def forget_user_settings(monkeypatch: pytest.MonkeyPatch, directory: Path) -> No
 
 def child_environment(env: Mapping[str, str] | None = None, path: Sequence[str] = ()) -> dict[str, str]:
     """The variables of this process with its import path handed on, so that a child finds what this test finds."""
-    added = [*path, *(place for place in sys.path if place)]
+    own = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))
+    added = [*path, *(place for place in sys.path if place and not place.startswith(own))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(added), **(env or {})}
 
 

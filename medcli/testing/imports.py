@@ -27,10 +27,10 @@ class _Refusal:
             raise ImportError(f"heavy import of {name!r} refused by no_heavy_imports")
         return None
 
-sys.meta_path.insert(0, _Refusal({names!r}))
+sys.meta_path.insert(0, _Refusal(BLOCKED_NAMES))
 """
 _RUN_CLI = """
-sys.argv = {argv!r}
+sys.argv = ARGUMENTS
 from medcli.__main__ import main
 main()
 """
@@ -58,7 +58,7 @@ class NoHeavyImports:
     ) -> Outcome:
         """Run Python source; `blocked` replaces the list of packages, `path` is put before the child's `sys.path`."""
         names = tuple(self.blocked if blocked is None else blocked)
-        return self._run(_BLOCKER.format(names=names) + code, env, cwd, path)
+        return self._run(_BLOCKER.replace("BLOCKED_NAMES", repr(names)) + code, env, cwd, path)
 
     def cli(
         self,
@@ -69,7 +69,7 @@ class NoHeavyImports:
         path: Sequence[str] = (),
     ) -> Outcome:
         """Run `medcli ARGUMENTS` under the same rule."""
-        return self(_RUN_CLI.format(argv=["medcli", *arguments]), blocked=blocked, env=env, cwd=cwd, path=path)
+        return self(_RUN_CLI.replace("ARGUMENTS", repr(["medcli", *arguments])), blocked=blocked, env=env, cwd=cwd, path=path)
 
     def _run(self, code: str, env: Mapping[str, str] | None, cwd: Path | None, path: Sequence[str]) -> Outcome:
         completed = subprocess.run(
