@@ -9,60 +9,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from medcli.settings.command_groups import (
+    CompareSettings,
+    DataCheckSettings,
+    EvaluationSettings,
+    ForeignSettings,
+    ModelListSettings,
+    ModelShowSettings,
+    SynthSettings,
+)
+from medcli.settings.option import COMPUTE, DATA, LEARN, MODEL, OUTPUT, REGULARISE, RUN, Option
+
 __all__ = [
+    "CompareSettings",
     "ComputeSettings",
+    "DataCheckSettings",
     "DataSettings",
     "EvaluationSettings",
     "ForeignSettings",
+    "ModelListSettings",
     "ModelSettings",
+    "ModelShowSettings",
     "Option",
     "OutputSettings",
+    "SynthSettings",
     "TrainingSettings",
 ]
-
-
-@dataclass(frozen=True)
-class Option:
-    """How one field appears to a user.
-
-    Args:
-        help: one sentence, lower-case start, no full stop.
-        panel: the heading under which help lists it.
-        metavar: the placeholder shown after the flag.
-        short: a one-letter flag such as `-q`.
-        minimum: smallest accepted value, inclusive unless `exclusive`.
-        maximum: largest accepted value, inclusive.
-        exclusive: whether `minimum` itself is refused.
-        per_data_set: whether the flag also takes `NAME=VALUE`.
-        from_recipe: whether a card's recipe may supply the value.
-        flag_only: meaningful on the command line alone (never in a file or a variable).
-        completes: what the shell offers: `path`, `dir`, `data`, `run`, `preset`, or nothing.
-    """
-
-    help: str
-    panel: str = ""
-    metavar: str = ""
-    short: str = ""
-    minimum: float | None = None
-    maximum: float | None = None
-    exclusive: bool = False
-    per_data_set: bool = False
-    from_recipe: bool = False
-    flag_only: bool = False
-    completes: str = ""
-
-
-DATA, MODEL, LEARN, REGULARISE, COMPUTE, RUN, OUTPUT, REPORT, FOREIGN = (
-    "Data",
-    "Model",
-    "Optimisation",
-    "Loss and regularisation",
-    "Compute",
-    "Run",
-    "Output",
-    "Evaluation",
-    "Predictions of other tools",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +51,8 @@ class DataSettings:
         ),
     ] = ()
     image_dir: Annotated[
-        tuple[str, ...], Option("folder that a table's image paths are relative to", DATA, "DIR", per_data_set=True, completes="dir")
+        tuple[str, ...],
+        Option("folder that a table's image paths are relative to", DATA, "DIR", per_data_set=True, completes="dir"),
     ] = ()
     image_column: Annotated[
         tuple[str, ...], Option("table column with image paths or names", DATA, "COLUMN", per_data_set=True)
@@ -96,7 +69,8 @@ class DataSettings:
         Option("class that means 'no label here' (such as `ungradable`); never reaches loss or metrics", DATA, "CLASS"),
     ] = ()
     patient_column: Annotated[
-        tuple[str, ...], Option("table column with the patient; splits never share a patient", DATA, "COLUMN", per_data_set=True)
+        tuple[str, ...],
+        Option("table column with the patient; splits never share a patient", DATA, "COLUMN", per_data_set=True),
     ] = ()
     patient_pattern: Annotated[
         str | None, Option("regular expression whose first group is the patient in the file name", DATA, "REGEX")
@@ -115,32 +89,53 @@ class DataSettings:
         Option("what is predicted, where the data leaves it open", DATA),
     ] = None
     image_size: Annotated[
-        int | None, Option("side in pixels to which images are resized (default: the architecture's own)", DATA, "PX", minimum=1)
+        int | None,
+        Option("side in pixels to which images are resized (default: the architecture's own)", DATA, "PX", minimum=1),
     ] = None
     fit: Annotated[
         Literal["squash", "pad", "crop"],
-        Option("how a picture that is not square becomes square: stretched, padded, or short side then centre crop", DATA),
+        Option(
+            "how a picture that is not square becomes square: stretched, padded, or short side then centre crop", DATA
+        ),
     ] = "squash"
     in_channels: Annotated[
-        int | None, Option("1 or 3 (default: the architecture's own; grey pictures are repeated)", DATA, minimum=1, maximum=3)
+        int | None,
+        Option("1 or 3 (default: the architecture's own; grey pictures are repeated)", DATA, minimum=1, maximum=3),
     ] = None
     mean: Annotated[tuple[float, ...], Option("normalisation mean, one value or one per channel", DATA, "M[,M,M]")] = ()
     std: Annotated[
-        tuple[float, ...], Option("normalisation standard deviation, one value or one per channel", DATA, "S[,S,S]", minimum=0, exclusive=True)
+        tuple[float, ...],
+        Option(
+            "normalisation standard deviation, one value or one per channel", DATA, "S[,S,S]", minimum=0, exclusive=True
+        ),
     ] = ()
     window: Annotated[
-        str, Option("DICOM display window: `auto` (the file's own), `full` (whole declared range) or CENTRE,WIDTH", DATA, "WINDOW")
+        str,
+        Option(
+            "DICOM display window: `auto` (the file's own), `full` (whole declared range) or CENTRE,WIDTH",
+            DATA,
+            "WINDOW",
+        ),
     ] = "auto"
-    limit: Annotated[int | None, Option("use only N images of each split, drawn by the split seed", DATA, "N", minimum=1)] = None
+    limit: Annotated[
+        int | None, Option("use only N images of each split, drawn by the split seed", DATA, "N", minimum=1)
+    ] = None
     skip_unreadable: Annotated[
         bool, Option("leave out images that cannot be read and record them, instead of stopping", DATA)
     ] = False
     cache: Annotated[
         Literal["auto", "memory", "disk", "off"],
-        Option("where decoded, resized images are kept between epochs", DATA),
+        Option("where decoded, resized images are kept between epochs", DATA, safe_on_resume=True),
     ] = "auto"
     cache_limit: Annotated[
-        float | None, Option("most memory in GiB that decoded images may take (default: a quarter of what is free)", DATA, "GIB", minimum=0)
+        float | None,
+        Option(
+            "most memory in GiB that decoded images may take (default: a quarter of what is free)",
+            DATA,
+            "GIB",
+            minimum=0,
+            safe_on_resume=True,
+        ),
     ] = None
 
 
@@ -148,7 +143,9 @@ class DataSettings:
 class ModelSettings:
     """Which weights the network starts from and how its head is made."""
 
-    weights: Annotated[str | None, Option("weight tag of the card, or a file", MODEL, "TAG|FILE", completes="path")] = None
+    weights: Annotated[str | None, Option("weight tag of the card, or a file", MODEL, "TAG|FILE", completes="path")] = (
+        None
+    )
     pretrained: Annotated[bool, Option("start from the card's default weights, from the local cache", MODEL)] = False
     arch_opt: Annotated[
         tuple[str, ...], Option("option of the architecture, as its card lists them", MODEL, "KEY=VALUE")
@@ -179,9 +176,12 @@ class TrainingSettings:
     warmup_epochs: Annotated[
         float, Option("epochs in which the learning rate rises from near zero", LEARN, minimum=0, from_recipe=True)
     ] = 1.0
-    min_lr: Annotated[float, Option("learning rate at the end of a cosine, and the floor of a plateau", LEARN, minimum=0)] = 1e-6
+    min_lr: Annotated[
+        float, Option("learning rate at the end of a cosine, and the floor of a plateau", LEARN, minimum=0)
+    ] = 1e-6
     step_at: Annotated[
-        tuple[float, ...], Option("for `step`: shares of the run at which the rate drops", LEARN, "A,B", minimum=0, maximum=1)
+        tuple[float, ...],
+        Option("for `step`: shares of the run at which the rate drops", LEARN, "A,B", minimum=0, maximum=1),
     ] = (0.5, 0.75)
     step_gamma: Annotated[
         float, Option("for `step` and `plateau`: factor of each drop", LEARN, minimum=0, maximum=1, exclusive=True)
@@ -191,7 +191,9 @@ class TrainingSettings:
     ] = 1
     clip_grad: Annotated[float, Option("largest gradient norm; 0 for no clipping", LEARN, minimum=0)] = 1.0
     ema: Annotated[bool, Option("keep and use an exponential moving average of the weights", LEARN)] = False
-    ema_decay: Annotated[float, Option("decay of that average once it has warmed up", LEARN, minimum=0, maximum=1)] = 0.9998
+    ema_decay: Annotated[float, Option("decay of that average once it has warmed up", LEARN, minimum=0, maximum=1)] = (
+        0.9998
+    )
     patience: Annotated[
         int, Option("stop after this many epochs without improvement; 0 for never", LEARN, minimum=0, from_recipe=True)
     ] = 10
@@ -206,7 +208,11 @@ class TrainingSettings:
     focal_gamma: Annotated[float, Option("focusing strength of the focal loss", REGULARISE, minimum=0)] = 2.0
     class_weights: Annotated[
         str,
-        Option("`none`, `balanced` (inverse frequency), `sqrt`, `effective`, or one weight per class: 1,1,0.3", REGULARISE, "NAME|LIST"),
+        Option(
+            "`none`, `balanced` (inverse frequency), `sqrt`, `effective`, or one weight per class: 1,1,0.3",
+            REGULARISE,
+            "NAME|LIST",
+        ),
     ] = "none"
     label_smoothing: Annotated[float, Option("label smoothing", REGULARISE, minimum=0, maximum=0.9)] = 0.0
     augment: Annotated[
@@ -225,18 +231,40 @@ class TrainingSettings:
         bool, Option("recompute activations in the backward pass: less memory, more time", COMPUTE)
     ] = False
     compile: Annotated[bool, Option("compile the network with torch.compile", COMPUTE)] = False
-    checkpoint_every: Annotated[int, Option("epochs between checkpoints", RUN, "N", minimum=1)] = 1
+    checkpoint_every: Annotated[int, Option("epochs between checkpoints", RUN, "N", minimum=1, safe_on_resume=True)] = 1
     resume: Annotated[
-        str | None, Option("continue this run exactly where it stopped", RUN, "RUN", flag_only=True, completes="run")
+        str | None,
+        Option(
+            "continue this run exactly where it stopped",
+            RUN,
+            "RUN",
+            flag_only=True,
+            completes="run",
+            safe_on_resume=True,
+        ),
     ] = None
     extend: Annotated[
-        int | None, Option("with --resume: train N epochs longer, at the final learning rate", RUN, "N", minimum=1, flag_only=True)
+        int | None,
+        Option(
+            "with --resume: train N epochs longer, at the final learning rate",
+            RUN,
+            "N",
+            minimum=1,
+            flag_only=True,
+            safe_on_resume=True,
+        ),
     ] = None
-    init_from: Annotated[
-        str | None, Option("start from the best weights of this run", RUN, "RUN", completes="run")
-    ] = None
+    init_from: Annotated[str | None, Option("start from the best weights of this run", RUN, "RUN", completes="run")] = (
+        None
+    )
     accept_data_change: Annotated[
-        bool, Option("with --resume: go on although the data has changed, and record it", RUN, flag_only=True)
+        bool,
+        Option(
+            "with --resume: go on although the data has changed, and record it",
+            RUN,
+            flag_only=True,
+            safe_on_resume=True,
+        ),
     ] = False
     overfit_batch: Annotated[
         bool, Option("train on one fixed batch without augmentation; the loss must fall to near zero", RUN)
@@ -247,15 +275,19 @@ class TrainingSettings:
 class ComputeSettings:
     """Where and with what numbers it runs."""
 
-    device: Annotated[str, Option("`auto`, `cpu`, `cuda`, `cuda:N` or `mps`", COMPUTE, "DEVICE")] = "auto"
+    device: Annotated[
+        str, Option("`auto`, `cpu`, `cuda`, `cuda:N` or `mps`", COMPUTE, "DEVICE", safe_on_resume=True)
+    ] = "auto"
     precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"], Option("number format (auto: bf16 or fp16 on a GPU, fp32 on a CPU)", COMPUTE)
+        Literal["auto", "fp32", "bf16", "fp16"],
+        Option("number format (auto: bf16 or fp16 on a GPU, fp32 on a CPU)", COMPUTE),
     ] = "auto"
     batch_size: Annotated[int, Option("images per batch", COMPUTE, minimum=1, from_recipe=True)] = 32
     workers: Annotated[
-        int | None, Option("processes that decode images (default: by number of cores)", COMPUTE, minimum=0)
+        int | None,
+        Option("processes that decode images (default: by number of cores)", COMPUTE, minimum=0, safe_on_resume=True),
     ] = None
-    seed: Annotated[int, Option("seed of weights, order, dropout and augmentation", COMPUTE, minimum=0)] = 0
+    seed: Annotated[int, Option("seed of everything drawn at random, the split apart", COMPUTE, minimum=0)] = 0
     deterministic: Annotated[bool, Option("use deterministic kernels only; slower on a GPU", COMPUTE)] = False
 
 
@@ -264,53 +296,42 @@ class OutputSettings:
     """Where results go and how much is said."""
 
     out: Annotated[
-        str | None, Option("exact directory or file to write (default for a run: below ./runs)", OUTPUT, "PATH", flag_only=True, completes="path")
+        str | None,
+        Option(
+            "exact directory or file to write (default for a run: below ./runs)",
+            OUTPUT,
+            "PATH",
+            flag_only=True,
+            completes="path",
+        ),
     ] = None
     overwrite: Annotated[bool, Option("replace what `--out` holds, if medcli wrote it", OUTPUT, flag_only=True)] = False
     yes: Annotated[bool, Option("answer yes to every question", OUTPUT, flag_only=True, short="-y")] = False
     no_input: Annotated[bool, Option("never ask; refuse instead", OUTPUT, flag_only=True)] = False
     json: Annotated[bool, Option("print the answer as one JSON document", OUTPUT, flag_only=True)] = False
-    quiet: Annotated[bool, Option("print the identifier of the result and nothing else", OUTPUT, flag_only=True, short="-q")] = False
+    quiet: Annotated[
+        bool, Option("print the identifier of the result and nothing else", OUTPUT, flag_only=True, short="-q")
+    ] = False
     verbose: Annotated[bool, Option("say more about what happens", OUTPUT, flag_only=True, short="-v")] = False
-    debug: Annotated[bool, Option("show tracebacks", OUTPUT)] = False
-    no_progress: Annotated[bool, Option("one line per epoch instead of a progress display", OUTPUT)] = False
-    no_color: Annotated[bool, Option("no colour", OUTPUT)] = False
+    debug: Annotated[bool, Option("show tracebacks", OUTPUT, in_file=False)] = False
+    no_progress: Annotated[bool, Option("one line per epoch instead of a progress display", OUTPUT, in_file=False)] = (
+        False
+    )
+    no_color: Annotated[bool, Option("no colour", OUTPUT, in_file=False)] = False
     dry_run: Annotated[
-        bool, Option("check everything, run one real step where that makes sense, write nothing", OUTPUT, flag_only=True)
+        bool,
+        Option("check everything, run one real step where that makes sense, write nothing", OUTPUT, flag_only=True),
     ] = False
     config: Annotated[
         str | None, Option("read settings from this TOML file", OUTPUT, "FILE", flag_only=True, completes="path")
     ] = None
     preset: Annotated[
-        str | None, Option("named set of settings (`medcli config presets` lists them)", OUTPUT, "NAME", flag_only=True, completes="preset")
+        str | None,
+        Option(
+            "named set of settings (`medcli config presets` lists them)",
+            OUTPUT,
+            "NAME",
+            flag_only=True,
+            completes="preset",
+        ),
     ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
-    """Which figures are computed from predictions, and the limits they must meet."""
-
-    bootstrap: Annotated[
-        int, Option("resamples of patients for the 95 % intervals; 0 for none", REPORT, "N", minimum=0)
-    ] = 2000
-    bins: Annotated[int, Option("bins of the calibration error", REPORT, minimum=1)] = 15
-    binning: Annotated[Literal["width", "mass"], Option("bins of equal width or of equal count", REPORT)] = "width"
-    top_k: Annotated[tuple[int, ...], Option("also report top-k accuracy for these k", REPORT, "K,…", minimum=1)] = ()
-    min_auc: Annotated[
-        float | None, Option("exit with status 4 if the AUC is below this", REPORT, minimum=0, maximum=1)
-    ] = None
-    max_ece: Annotated[
-        float | None, Option("exit with status 4 if the ECE is above this", REPORT, minimum=0, maximum=1)
-    ] = None
-    save_predictions: Annotated[
-        str | None, Option("also write the predictions to this .npz or .csv", REPORT, "FILE", flag_only=True, completes="path")
-    ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ForeignSettings:
-    """How the columns of another tool's predictions are called."""
-
-    id_column: Annotated[str | None, Option("column with the case identifier", FOREIGN, "COLUMN")] = None
-    prob_columns: Annotated[str | None, Option("pattern of the probability columns, such as `prob_*`", FOREIGN, "GLOB")] = None
-    logit_columns: Annotated[str | None, Option("pattern of the logit columns, such as `logit_*`", FOREIGN, "GLOB")] = None

@@ -1,0 +1,104 @@
+"""Settings of single commands: `evaluate`, `data check`, `data synth`, `models`, `runs compare`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from medcli.settings.option import FOREIGN, REPORT, THIS, Option
+
+__all__ = [
+    "CompareSettings",
+    "DataCheckSettings",
+    "EvaluationSettings",
+    "ForeignSettings",
+    "ModelListSettings",
+    "ModelShowSettings",
+    "SynthSettings",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """Which figures are computed from predictions, and the limits they must meet."""
+
+    bootstrap: Annotated[
+        int, Option("resamples of patients for the 95 % intervals; 0 for none", REPORT, "N", minimum=0)
+    ] = 2000
+    bins: Annotated[int, Option("bins of the calibration error", REPORT, minimum=1)] = 15
+    binning: Annotated[Literal["width", "mass"], Option("bins of equal width or of equal count", REPORT)] = "width"
+    top_k: Annotated[tuple[int, ...], Option("also report top-k accuracy for these k", REPORT, "K,…", minimum=1)] = ()
+    min_auc: Annotated[
+        float | None, Option("exit with status 4 if the AUC is below this", REPORT, minimum=0, maximum=1)
+    ] = None
+    max_ece: Annotated[
+        float | None, Option("exit with status 4 if the ECE is above this", REPORT, minimum=0, maximum=1)
+    ] = None
+    save_predictions: Annotated[
+        str | None,
+        Option("also write the predictions to this .npz or .csv", REPORT, "FILE", flag_only=True, completes="path"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignSettings:
+    """How the columns of another tool's predictions are called."""
+
+    id_column: Annotated[str | None, Option("column with the case identifier", FOREIGN, "COLUMN")] = None
+    prob_columns: Annotated[
+        str | None, Option("pattern of the probability columns, such as `prob_*`", FOREIGN, "GLOB")
+    ] = None
+    logit_columns: Annotated[str | None, Option("pattern of the logit columns, such as `logit_*`", FOREIGN, "GLOB")] = (
+        None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCheckSettings:
+    """What `data check` looks for beyond the obvious."""
+
+    near_duplicates: Annotated[bool, Option("also look for images that are almost the same", THIS)] = False
+    fix_report: Annotated[
+        str | None,
+        Option("write the rows to drop to this CSV", THIS, "FILE", flag_only=True, completes="path"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthSettings:
+    """How many synthetic images are drawn, and how large."""
+
+    images: Annotated[int, Option("images to draw", THIS, "N", minimum=1)] = 1000
+    size: Annotated[int, Option("side of the drawn images in pixels", THIS, "PX", minimum=16, maximum=2048)] = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelListSettings:
+    """Which architectures `models list` shows."""
+
+    family: Annotated[str | None, Option("only this family, such as `resnet`", THIS, "NAME")] = None
+    modality: Annotated[str | None, Option("only those recommended for this kind of image", THIS, "NAME")] = None
+    max_params: Annotated[
+        float | None, Option("only those with at most this many million parameters", THIS, "MILLIONS", minimum=0)
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShowSettings:
+    """How much `models show` tells."""
+
+    layers: Annotated[bool, Option("build it and list every module with output shape, parameters and MACs", THIS)] = (
+        False
+    )
+    classes: Annotated[int | None, Option("number of classes of the head that is counted", THIS, "K", minimum=1)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """How `runs compare` compares."""
+
+    metric: Annotated[str, Option("figure to compare, as `evaluate --json` names it", THIS, "NAME")] = "auc"
+    paired: Annotated[
+        bool, Option("interval of the difference from the same resampled patients of both runs", THIS)
+    ] = False
+    on: Annotated[Literal["val", "test"], Option("split whose predictions are compared", THIS)] = "test"

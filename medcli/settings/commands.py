@@ -1,0 +1,189 @@
+"""Which settings each command takes. Plain standard library: help, completion and the JSON schema read it.
+
+A flag appears only where it acts, so a command may take part of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from medcli.settings.fields import Field, fields_of
+from medcli.settings.groups import (
+    CompareSettings,
+    ComputeSettings,
+    DataCheckSettings,
+    DataSettings,
+    EvaluationSettings,
+    ForeignSettings,
+    ModelListSettings,
+    ModelSettings,
+    ModelShowSettings,
+    OutputSettings,
+    SynthSettings,
+    TrainingSettings,
+)
+
+__all__ = ["COMMANDS", "CommandSettings", "Part"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group, or some of its fields.
+
+    Args:
+        group: one of the dataclasses of `medcli.settings.groups`.
+        only: the fields taken; empty for all.
+        without: the fields left out.
+    """
+
+    group: type
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    def fields(self) -> tuple[Field, ...]:
+        """The fields taken, in the group's order."""
+        return tuple(
+            field
+            for field in fields_of(self.group)
+            if (not self.only or field.name in self.only) and field.name not in self.without
+        )
+
+
+@dataclass(frozen=True)
+class CommandSettings:
+    """What one command takes.
+
+    Args:
+        name: as typed, such as `models list`.
+        parts: groups or parts of them, in the order of its help.
+        layered: whether files and variables may set its fields (others take flags alone).
+        architecture: whether it takes an architecture, so that a file may name one and a card's recipe applies.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    layered: bool = False
+    architecture: bool = False
+
+    @property
+    def groups(self) -> tuple[type, ...]:
+        """The dataclasses that `Resolved.group` can fill."""
+        return tuple(part.group for part in self.parts)
+
+    @cached_property
+    def fields(self) -> Mapping[str, Field]:
+        """Every setting of the command by name, in the order of its help."""
+        return {field.name: field for part in self.parts for field in part.fields()}
+
+    @property
+    def table(self) -> str:
+        """Its table in a configuration file: `train`, `data-check`."""
+        return self.name.replace(" ", "-")
+
+    @property
+    def variable_prefix(self) -> str:
+        """The start of its own variables: `MEDCLI_TRAIN_`, `MEDCLI_DATA_CHECK_`."""
+        return f"MEDCLI_{self.name.replace(' ', '_').upper()}_"
+
+
+_ANSWER = ("json", "quiet", "debug", "no_color")
+_SOURCES = ("config",)
+_WRITING = ("out", "overwrite", "yes", "no_input")
+
+# A run fixes how its images become tensors, so another size or normalisation would measure another model.
+_FIXED_BY_RUN = ("image_size", "fit", "in_channels", "mean", "std", "cache", "cache_limit")
+
+
+def _output(*names: str) -> Part:
+    return Part(OutputSettings, only=(*_ANSWER, *names))
+
+
+_TABLE: tuple[CommandSettings, ...] = (
+    CommandSettings(
+        "train",
+        (
+            Part(DataSettings),
+            Part(ModelSettings),
+            Part(TrainingSettings),
+            Part(ComputeSettings),
+            Part(OutputSettings),
+        ),
+        layered=True,
+        architecture=True,
+    ),
+    CommandSettings(
+        "evaluate",
+        (
+            Part(DataSettings, without=_FIXED_BY_RUN),
+            Part(ComputeSettings),
+            Part(EvaluationSettings),
+            Part(ForeignSettings),
+            Part(OutputSettings, without=("preset",)),
+        ),
+        layered=True,
+    ),
+    CommandSettings(
+        "predict",
+        (
+            Part(DataSettings, only=("window",)),
+            Part(ComputeSettings, without=("seed",)),
+            Part(OutputSettings, without=("preset",)),
+        ),
+        layered=True,
+    ),
+    CommandSettings(
+        "data check",
+        (
+            Part(DataSettings, without=(*_FIXED_BY_RUN, "skip_unreadable", "limit", "positive_class")),
+            Part(DataCheckSettings),
+            Part(ComputeSettings, only=("workers",)),
+            _output(*_SOURCES, "verbose", "no_progress"),
+        ),
+        layered=True,
+    ),
+    CommandSettings(
+        "data inspect",
+        (Part(DataSettings, only=("window",)), _output(*_SOURCES, "out", "overwrite")),
+        layered=True,
+    ),
+    CommandSettings(
+        "data synth",
+        (
+            Part(SynthSettings),
+            Part(DataSettings, only=("task",)),
+            Part(ComputeSettings, only=("seed", "workers")),
+            _output(*_SOURCES, *_WRITING, "no_progress"),
+        ),
+        layered=True,
+    ),
+    CommandSettings("models list", (Part(ModelListSettings), _output())),
+    CommandSettings(
+        "models show",
+        (
+            Part(ModelShowSettings),
+            Part(DataSettings, only=("image_size", "in_channels")),
+            Part(ModelSettings, only=("arch_opt",)),
+            _output(),
+        ),
+    ),
+    CommandSettings("runs list", (_output(),)),
+    CommandSettings("runs show", (_output(),)),
+    CommandSettings(
+        "runs compare",
+        (
+            Part(CompareSettings),
+            Part(EvaluationSettings, only=("bootstrap",)),
+            Part(ComputeSettings, only=("seed",)),
+            _output(),
+        ),
+    ),
+    CommandSettings("config show", (_output(*_SOURCES, "preset"),)),
+    CommandSettings("config check", (_output(),)),
+    CommandSettings("config init", (_output(),)),
+    CommandSettings("config schema", (_output(),)),
+    CommandSettings("config presets", (_output(),)),
+)
+
+COMMANDS: Mapping[str, CommandSettings] = {command.name: command for command in _TABLE}
