@@ -1,0 +1,119 @@
+"""What a command function receives: its positional arguments and the flags that were typed.
+
+The convention every command module follows:
+
+    def train(architecture: OptionalArchitecture, flags: Flags) -> ExitCode | None:
+        output = Output(flags.output(), "train")
+        ...
+        output.answer(result, text)
+
+`medcli.cli.typer_adapter` calls the function by keyword. A parameter whose annotation is one of the aliases below is a
+positional argument, in the order of the signature: `X | None` may be left out, `tuple[X, ...]` takes any number. The
+parameter annotated `Flags` receives the options, which stand in `medcli.settings.commands` and nowhere else. The
+annotations are read at run time, so import them normally, not under TYPE_CHECKING. Returning None means done; any other
+end that is no error is an `ExitCode`; errors are raised.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
+
+from medcli.settings.groups import OutputSettings
+
+__all__ = [
+    "ArchitectureArgument",
+    "ArchitectureOrRun",
+    "FileArgument",
+    "Flags",
+    "InputsArgument",
+    "NewFileArgument",
+    "OptionalArchitecture",
+    "OptionalSynthetic",
+    "Positional",
+    "PredictionsOrModel",
+    "RunArgument",
+    "RunsArgument",
+    "is_set",
+]
+
+OUTPUT_VARIABLES = {
+    "debug": ("MEDCLI_DEBUG",),
+    "no_progress": ("MEDCLI_NO_PROGRESS",),
+    "no_color": ("MEDCLI_NO_COLOR", "NO_COLOR"),
+}
+
+
+@dataclass(frozen=True)
+class Positional:
+    """How a positional argument appears to a user.
+
+    Args:
+        metavar: its placeholder in the usage line.
+        help: one sentence, lower-case start, no full stop.
+        completes: what the shell offers: `architecture`, `run`, `path`, `dir`, `data`, `preset`, `synthetic`, or
+            several of them joined by `|`.
+        required: whether a `tuple[X, ...]` needs at least one value.
+    """
+
+    metavar: str
+    help: str
+    completes: str = ""
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The options that were typed, and only those.
+
+    Args:
+        given: field name of `medcli.settings.groups` -> value as parsed and range-checked.
+        command: the command's name, such as `models list`.
+    """
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+
+    def output(self, environ: Mapping[str, str] | None = None) -> OutputSettings:
+        """How to speak, known before any file is read: the flags and the variables meant for the terminal."""
+        variables = os.environ if environ is None else environ
+        names = {item.name for item in fields(OutputSettings)}
+        chosen = {name: value for name, value in self.given.items() if name in names}
+        for name, candidates in OUTPUT_VARIABLES.items():
+            if name not in chosen and any(is_set(variables.get(variable)) for variable in candidates):
+                chosen[name] = True
+        return OutputSettings(**chosen)
+
+
+def is_set(value: str | None) -> bool:
+    """Whether an on/off variable is on; `NO_COLOR` convention: any text but an explicit no."""
+    return value is not None and value.strip().lower() not in {"", "0", "false", "no", "off"}
+
+
+ArchitectureArgument = Annotated[
+    str,
+    Positional("ARCH", "architecture (`medcli models list` shows them; `timm/NAME` for any timm model)", "architecture"),
+]
+OptionalArchitecture = Annotated[
+    str | None,
+    Positional("ARCH", "architecture; not needed where a file or `--resume` names it", "architecture"),
+]
+ArchitectureOrRun = Annotated[str, Positional("ARCH|RUN", "architecture or run directory", "architecture|run")]
+RunArgument = Annotated[str, Positional("RUN", "run directory", "run")]
+RunsArgument = Annotated[tuple[str, ...], Positional("RUN", "run directories", "run", required=True)]
+PredictionsOrModel = Annotated[
+    str,
+    Positional(
+        "RUN|PREDICTIONS|ARCH",
+        "run directory, predictions file (.npz, or .csv of any tool), or architecture with `--weights`",
+        "run|architecture|path",
+    ),
+]
+InputsArgument = Annotated[
+    tuple[str, ...], Positional("INPUT", "image files or folders of them", "path", required=True)
+]
+FileArgument = Annotated[str, Positional("FILE", "file to look at", "path")]
+NewFileArgument = Annotated[str | None, Positional("FILE", "file to write", "path")]
+OptionalSynthetic = Annotated[str | None, Positional("NAME", "built-in synthetic set", "synthetic")]
