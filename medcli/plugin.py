@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -12,7 +12,23 @@ if TYPE_CHECKING:
 
     from medcli.models.timm_backbone import TimmBackbone
 
-__all__ = ["API_VERSION", "ArchitectureFactory", "Backbone", "LayerGroup", "TimmBackbone"]
+__all__ = [
+    "API_VERSION",
+    "ArchitectureCard",
+    "ArchitectureFactory",
+    "Backbone",
+    "LayerGroup",
+    "MemoryNote",
+    "Normalisation",
+    "OptionCard",
+    "Recipe",
+    "RecipeValue",
+    "Reference",
+    "Scaling",
+    "SizeRule",
+    "TimmBackbone",
+    "WeightCard",
+]
 
 API_VERSION = 1
 
@@ -64,6 +80,251 @@ class ArchitectureFactory(Protocol):
         drop_path: float = 0.0,
         **options: Any,
     ) -> nn.Module: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """How pixels in [0, 1] become the numbers a network was made for.
+
+    Args:
+        mean: one value, or one per channel.
+        std: one value, or one per channel.
+        interpolation: `bilinear` or `bicubic`, used when the picture is resized.
+        crop: share of the resized picture that was kept in the weights' own evaluation; information, medcli keeps all.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    crop: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A paper, with what a bibliography needs.
+
+    Args:
+        key: BibTeX key such as `he2016resnet`.
+        title: full title.
+        authors: family name first (`He, Kaiming`), in the paper's order.
+        year: of the publication named by `venue`, or of the preprint.
+        url: where it can be read, usually arXiv.
+        venue: conference or journal; empty for a preprint.
+    """
+
+    key: str
+    title: str
+    authors: tuple[str, ...]
+    year: int
+    url: str
+    venue: str = ""
+
+    def bibtex(self) -> str:
+        """One BibTeX entry, ending without a newline."""
+        lines = [f"  title = {{{{{self.title}}}}}", f"  author = {{{' and '.join(self.authors)}}}"]
+        lines += [f"  year = {{{self.year}}}", f"  url = {{{self.url}}}"]
+        kind = "misc"
+        if self.venue:
+            kind = "inproceedings"
+            lines.append(f"  booktitle = {{{self.venue}}}")
+        return f"@{kind}{{{self.key},\n" + ",\n".join(lines) + "\n}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightCard:
+    """One published set of weights.
+
+    Args:
+        tag: what `--weights` takes.
+        source: repository on the Hugging Face hub (`timm/resnet50.a1_in1k`), or a URL.
+        file: name of the file there.
+        sha256: its checksum, where the publisher or a download confirmed it; empty if unknown.
+        licence: as the publisher states it; empty if not stated.
+        gated: whether the publisher asks for a registration first.
+        data: what it was trained on.
+        normalisation: where it differs from the architecture's.
+    """
+
+    tag: str
+    source: str
+    file: str = ""
+    sha256: str = ""
+    licence: str = ""
+    gated: bool = False
+    data: str = ""
+    normalisation: Normalisation | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionCard:
+    """One keyword of a factory that `--arch-opt KEY=VALUE` may set.
+
+    Args:
+        type: how the text is read.
+        default: what the factory uses when the option is not given.
+        help: one sentence, lower-case start, no full stop.
+        choices: the only values allowed; empty for any.
+        minimum: smallest value allowed, inclusive.
+        maximum: largest value allowed, inclusive.
+    """
+
+    type: Literal["int", "float", "bool", "str"]
+    default: int | float | bool | str
+    help: str
+    choices: tuple[int | float | str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeValue:
+    """One setting of a recipe and who says so; `place` is the card's file and line, filled in by the reader."""
+
+    value: Any
+    source: str
+    place: str = ""
+
+
+Recipe = Mapping[str, RecipeValue]
+"""Settings for one strategy: name of a setting (`lr`, `batch_size`, ...) to its value and source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryNote:
+    """A batch size that somebody reports for a GPU, at the architecture's own input size; a place to start, no promise.
+
+    Args:
+        gpu_gb: memory of the GPU in GB.
+        batch_size: images per training batch.
+        source: who reports it.
+    """
+
+    gpu_gb: float
+    batch_size: int
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """Compound scaling of a family (EfficientNet): input side in pixels and the factors on depth and width."""
+
+    resolution: int
+    depth: float
+    width: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeRule:
+    """Which sides of a square picture, in pixels, the network can take.
+
+    Args:
+        minimum: smallest side.
+        multiple: the side must be a multiple of this.
+        multiple_option: name of an architecture option (`patch_size`) whose value, where given, replaces `multiple`
+            and, where `minimum` equals `multiple`, that too.
+        maximum: largest side, or None.
+    """
+
+    minimum: int = 1
+    multiple: int = 1
+    multiple_option: str = ""
+    maximum: int | None = None
+
+    def nearest(self, side: int, options: Mapping[str, Any] | None = None) -> int:
+        """The valid side nearest to `side` (the larger of two equally near): `side` itself where it is valid.
+
+        Args:
+            side: pixels.
+            options: the architecture options in use.
+        """
+        multiple, minimum = self.multiple, self.minimum
+        given = (options or {}).get(self.multiple_option)
+        if isinstance(given, int) and given > 0:
+            minimum = given if minimum == multiple else minimum
+            multiple = given
+        lowest = -(-minimum // multiple) * multiple
+        near = max(lowest, (side + multiple // 2) // multiple * multiple)
+        if self.maximum is not None:
+            near = min(near, self.maximum // multiple * multiple)
+        return near
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchitectureCard:
+    """Static facts about one architecture, read from `medcli-card.toml` without importing the plugin.
+
+    Only `name` and `summary` are required; what a card does not say is unknown, never guessed. In TOML it is the table
+    `[architectures.NAME]`, which may name a table `[defaults.OTHER]` with `inherits = "OTHER"` (and that one another):
+    tables are merged key by key, everything else is replaced. A `source` may be a key of the table `[sources]`, which
+    holds its full text. `[architectures.NAME.recipes.any]` holds for every strategy that says nothing else.
+
+    Args:
+        name: as the entry point calls it; not a TOML field.
+        summary: one line.
+        family: `resnet`, `vit`, ...; what `models list --family` takes.
+        task: what it was made for.
+        params: parameters of the backbone, without head.
+        params_total: parameters as published, with the 1000-class head.
+        gmacs: multiply-adds in 10^9 for one picture at `input_size`, convolutions and matrix products.
+        input_size: side in pixels it was made for.
+        in_channels: channels it was made for.
+        feature_dim: width D of the pooled features [B, D].
+        normalisation: for random weights and those of `weights` that say nothing else.
+        modalities: kinds of pictures it was made for; empty for any.
+        weights: published weights.
+        default_weights: the tag that `--pretrained` means; empty where there are none.
+        references: papers.
+        licence: of the network's code.
+        memory: reported batch sizes.
+        scaling: compound scaling, for families that have it.
+        recipes: strategy to recipe.
+        options: keywords of the factory that a user may set.
+        lora_targets: role (`qkv`, `attn`, `mlp`, `conv`) to patterns of module names within the backbone, `*` matching
+            any text; `conv` means convolutions without groups among the modules matched.
+        size: which image sizes it takes.
+        drop_path: whether the family has stochastic depth; None if unknown.
+        attention_maps: whether it can give attention maps; None if unknown.
+        trainable: whether it makes sense to train it.
+        note: one sentence that a user should know before using it.
+        place: the card's file and line, filled in by the reader; not a TOML field.
+    """
+
+    name: str
+    summary: str
+    family: str = ""
+    task: str = "classification"
+    params: int | None = None
+    params_total: int | None = None
+    gmacs: float | None = None
+    input_size: int | None = None
+    in_channels: int | None = None
+    feature_dim: int | None = None
+    normalisation: Normalisation | None = None
+    modalities: tuple[str, ...] = ()
+    weights: tuple[WeightCard, ...] = ()
+    default_weights: str = ""
+    references: tuple[Reference, ...] = ()
+    licence: str = ""
+    memory: tuple[MemoryNote, ...] = ()
+    scaling: Scaling | None = None
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    options: Mapping[str, OptionCard] = field(default_factory=dict)
+    lora_targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    size: SizeRule = SizeRule()
+    drop_path: bool | None = None
+    attention_maps: bool | None = None
+    trainable: bool = True
+    note: str = ""
+    place: str = ""
+
+    def weight(self, tag: str) -> WeightCard | None:
+        """The published weights of that tag, or None."""
+        return next((weights for weights in self.weights if weights.tag == tag), None)
+
+    def normalisation_for(self, tag: str | None) -> Normalisation | None:
+        """How pictures are normalised for the weights of that tag, or for none (None or an unknown tag)."""
+        weights = self.weight(tag) if tag else None
+        return (weights.normalisation if weights else None) or self.normalisation
 
 
 def __getattr__(name: str) -> Any:
