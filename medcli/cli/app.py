@@ -1,0 +1,133 @@
+"""The command table. A command's module is imported when that command runs or its own help or completion is asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from medcli import __version__
+from medcli.cli.completion import SHELLS, bash_script
+from medcli.cli.errors import run_guarded
+from medcli.cli.help import Description
+from medcli.cli.output import write_line
+from medcli.cli.typer_adapter import Command, Group, RootOption, execute, foreign_script
+from medcli.settings.commands import COMMANDS
+
+__all__ = ["COMMAND_TABLE", "GROUPS", "Place", "program", "run"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command lives and what it is for.
+
+    Args:
+        reference: `module:function`.
+        summary: one line, lower-case start, no full stop.
+    """
+
+    reference: str
+    summary: str
+
+
+COMMAND_TABLE: Mapping[str, Place] = {
+    "train": Place("medcli.cli.commands.train:train", "train an architecture on your images"),
+    "evaluate": Place("medcli.cli.commands.evaluate:evaluate", "measure a run or stored predictions, with intervals"),
+    "predict": Place("medcli.cli.commands.predict:predict", "apply a run to image files"),
+    "models list": Place("medcli.cli.commands.models:list_models", "list the architectures that can be built"),
+    "models show": Place("medcli.cli.commands.models:show_model", "show the card of an architecture, and its layers"),
+    "runs list": Place("medcli.cli.commands.runs:list_runs", "list runs with their state and best figure"),
+    "runs show": Place("medcli.cli.commands.runs:show_run", "show one run"),
+    "runs compare": Place("medcli.cli.commands.runs:compare_runs", "compare runs by one figure"),
+    "data check": Place("medcli.cli.commands.data:check_data", "look for leakage, duplicates, unreadable files, bad labels"),
+    "data inspect": Place("medcli.cli.commands.data:inspect_file", "show step by step how one image file is decoded"),
+    "data synth": Place("medcli.cli.commands.data_synth:synth", "write a synthetic data set"),
+    "config show": Place("medcli.cli.commands.config:show_config", "show every setting and where its value comes from"),
+    "config check": Place("medcli.cli.commands.config:check_config", "check configuration files"),
+    "config init": Place("medcli.cli.commands.config:init_config", "write a commented configuration file"),
+    "config schema": Place("medcli.cli.commands.config:show_schema", "print the JSON schema of configuration files"),
+    "config presets": Place("medcli.cli.commands.config:list_presets", "list the named sets of settings"),
+}
+
+GROUPS: Mapping[str, Description] = {
+    "models": Description(
+        "architectures: list, show", examples=("medcli models list --family resnet", "medcli models show resnet18")
+    ),
+    "runs": Description("trained models: list, show, compare", examples=("medcli runs list",)),
+    "data": Description(
+        "images and labels: check, inspect, synth",
+        examples=("medcli data check --data breastmnist.npz", "medcli data inspect scan.dcm"),
+    ),
+    "config": Description(
+        "settings: show, check, init, schema, presets", examples=("medcli config show train", "medcli config presets")
+    ),
+}
+
+ABOUT = Description(
+    "From a set of medical images to a model one can defend.",
+    examples=(
+        "medcli train resnet18 --data synthetic/chest --image-size 64 --epochs 5",
+        "medcli train resnet50 --data breastmnist.npz",
+        "medcli evaluate runs/NAME",
+    ),
+)
+CLOSING = (
+    "`medcli COMMAND --help` explains a command. Completion in bash: eval \"$(medcli --show-completion bash)\"",
+    "Exit status: 0 done, 1 failed while running, 2 bad usage or configuration (nothing was written), 3 finished but some "
+    "items failed, 4 a requested limit was not met, 130 or 143 interrupted.",
+)
+
+
+def _say_version(value: str) -> None:
+    write_line(sys.stdout, f"medcli {__version__}")
+
+
+def _say_completion(shell: str) -> None:
+    write_line(sys.stdout, bash_script().rstrip() if shell == "bash" else foreign_script(shell, "medcli"))
+
+
+ROOT_OPTIONS = (
+    RootOption(("--version",), "print the version", _say_version),
+    RootOption(
+        ("--show-completion",),
+        f"print the completion script of a shell: {', '.join(SHELLS)}",
+        _say_completion,
+        "SHELL",
+        SHELLS,
+    ),
+)
+
+
+def program() -> Group:
+    """The whole command line as a value; nothing of any command is imported."""
+    members: dict[str, Command | Group] = {}
+    grouped: dict[str, dict[str, Command | Group]] = {}
+    for name, place in COMMAND_TABLE.items():
+        command = Command(name, place.summary, _loader(place.reference), COMMANDS[name])
+        first, _, second = name.partition(" ")
+        if not second:
+            members[first] = command
+            continue
+        inner = grouped.setdefault(first, {})
+        inner[second] = command
+        members.setdefault(first, Group(first, GROUPS[first], inner))
+    return Group("medcli", ABOUT, members, ROOT_OPTIONS, CLOSING)
+
+
+def _loader(reference: str) -> Callable[[], Callable[..., Any]]:
+    def load() -> Callable[..., Any]:
+        module, _, function = reference.partition(":")
+        loaded: Callable[..., Any] = getattr(import_module(module), function)
+        return loaded
+
+    return load
+
+
+def run(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """Run one command line and return its exit status; every failure has been said by then."""
+    typed = sys.argv[1:] if arguments is None else list(arguments)
+    variables = os.environ if environ is None else environ
+    return run_guarded(lambda: execute(program(), typed, variables), typed, variables)

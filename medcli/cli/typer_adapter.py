@@ -1,0 +1,593 @@
+"""The only file that knows Typer: it turns the settings table into options and lazy commands into Typer's objects.
+
+Typer builds its parameters with public means (`typer.Option`, `typer.Argument`, `typer.main.get_command`). What it would
+do with pydantic, rich or shell detection is replaced here, on the instances: conversion of values, help pages,
+completion. Only attributes that Typer 0.27 to 0.29 share are touched, and `tests/cli/test_typer_adapter.py` checks them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from medcli.cli.completion import COMPLETE_VARIABLE, Offer, bash_reply, offer, words_of
+from medcli.cli.errors import HelpWanted
+from medcli.cli.help import Description, HelpPage, Row, Section, describe, option_row, render
+from medcli.cli.options import Flags, Positional
+from medcli.errors import ExitCode, MedcliError, Problems, UsageProblem, nearest
+from medcli.settings.commands import CommandSettings
+from medcli.settings.fields import Field
+from medcli.settings.groups import OutputSettings
+
+__all__ = ["Command", "Group", "RootOption", "execute"]
+
+PROBLEMS = "medcli.problems"
+HELP_ROW = Row("-h, --help", "show this page")
+HELP_NAMES = ["-h", "--help"]
+COMMAND_PANEL = "This command"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that is not loaded yet.
+
+    Args:
+        name: as typed after the program's name, such as `models list`.
+        summary: one line for listings.
+        load: imports its module and returns its function.
+        settings: what it takes.
+    """
+
+    name: str
+    summary: str
+    load: Callable[[], Callable[..., Any]]
+    settings: CommandSettings
+
+
+@dataclass(frozen=True)
+class RootOption:
+    """An option of the program itself that answers at once.
+
+    Args:
+        flags: its spellings.
+        help: one sentence.
+        act: called with the typed value (`""` for a flag); the program ends afterwards.
+        metavar: the placeholder of its value; empty for a flag.
+        choices: the accepted values.
+    """
+
+    flags: tuple[str, ...]
+    help: str
+    act: Callable[[str], None]
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Commands under one word; the program itself is the group without a word.
+
+    Args:
+        name: the word, or the program's name.
+        description: what its help page says.
+        members: what may follow, by word, in the order of help.
+        options: options of its own, besides `--help`.
+        closing: paragraphs below the list of commands.
+    """
+
+    name: str
+    description: Description
+    members: Mapping[str, Command | Group]
+    options: tuple[RootOption, ...] = ()
+    closing: tuple[str, ...] = ()
+
+
+def execute(program: Group, arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
+    """Run a command line, or answer a shell's request for completions.
+
+    Raises:
+        MedcliError: everything that is wrong with the command line, and whatever the command raises.
+    """
+    variables = os.environ if environ is None else environ
+    command = _group(program, path="")
+    if variables.get(COMPLETE_VARIABLE):
+        return _complete(command, program.name, variables)
+    try:
+        status = command.main(
+            list(arguments), prog_name=program.name, complete_var=COMPLETE_VARIABLE, standalone_mode=False
+        )
+    except typer.Abort:
+        return int(ExitCode.INTERRUPTED)
+    except Exception as error:
+        translated = _translated(error)
+        if translated is None:
+            raise
+        raise translated from error
+    return int(ExitCode.DONE if status is None else status)
+
+
+# ------------------------------------------------------------------------------------------------ errors
+
+
+def _translated(error: Exception) -> MedcliError | None:
+    """Typer's usage errors in our words. They are known by their parts, since their classes moved between versions."""
+    context = getattr(error, "ctx", None)
+    if isinstance(error, MedcliError) or not hasattr(error, "format_message"):
+        return None
+    path = context.command_path if context is not None else "medcli"
+    help_hint = f"`{path} --help`"
+    if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+        return HelpWanted(context.command.get_help(context), hint=help_hint, code="missing-command")
+    option = getattr(error, "option_name", None)
+    message = error.format_message().rstrip(".")
+    if option and type(error).__name__ == "NoSuchOption":
+        known = _flags_of(context)
+        close = nearest(option, known) or nearest(option, [name for name in known if name.startswith(option)])
+        began = tuple(name for name in known if len(option) > 3 and name.startswith(option))
+        found = began or close
+        return UsageProblem(
+            f"no option `{option}` for `{path}`",
+            hint=f"did you mean {_either(found)}?" if found else f"{help_hint} lists the options",
+            code="unknown-option",
+        )
+    if option:
+        wants = "needs a value" if "requires" in message else "takes no value"
+        return UsageProblem(f"`{option}` {wants}", hint=help_hint, code="bad-option")
+    extra = list(getattr(context, "args", []) or [])
+    if "unexpected extra argument" in message:
+        words = message.partition("(")[2].rstrip(")") or " ".join(extra)
+        return UsageProblem(f"`{path}` does not take `{words}`", hint=help_hint, code="extra-argument")
+    return UsageProblem(f"{message[:1].lower()}{message[1:]}", hint=help_hint, code="usage")
+
+
+def _flags_of(context: Any) -> list[str]:
+    if context is None:
+        return []
+    return [name for item in context.command.get_params(context) for name in (*item.opts, *item.secondary_opts)]
+
+
+def _either(words: Iterable[str]) -> str:
+    return " or ".join(f"`{word}`" for word in words)
+
+
+# ------------------------------------------------------------------------------------------------ commands
+
+
+class _Leaf(TyperCommand):
+    """A command with our help page; problems of all its values are reported together."""
+
+    page: HelpPage
+
+    def get_help(self, ctx: Any) -> str:
+        return render(self.page, _width())
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _with_plain_help(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        _raise_collected(ctx)
+        return rest
+
+
+class _Lazy(TyperGroup):
+    """A group whose members are made when they are asked for."""
+
+    group: Group
+    path: str
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.group.members)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        member = self.group.members.get(cmd_name)
+        if member is None:
+            return None
+        if isinstance(member, Group):
+            return _group(member, path=f"{self.path} {cmd_name}".strip())
+        return _leaf(member)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        found = self.get_command(ctx, args[0])
+        if found is not None or ctx.resilient_parsing:
+            return (args[0] if found else None), found, args[1:]
+        close = nearest(args[0], self.group.members) or _elsewhere(args[0], self.group)
+        prefix = ctx.command_path
+        raise UsageProblem(
+            f"no command `{prefix} {args[0]}`",
+            hint=f"did you mean {_either(f'{prefix} {word}' for word in close)}?" if close else f"`{prefix} --help`",
+            code="unknown-command",
+        )
+
+    def get_help(self, ctx: Any) -> str:
+        rows = tuple(
+            Row(name, member.summary if isinstance(member, Command) else member.description.summary)
+            for name, member in self.group.members.items()
+        )
+        options = tuple(
+            Row(", ".join(item.flags) + (f" {item.metavar}" if item.metavar else ""), item.help)
+            for item in self.group.options
+        )
+        page = HelpPage(
+            usage=f"{ctx.command_path} COMMAND …",
+            description=self.group.description,
+            sections=(Section("Commands", rows), Section("Options", (*options, HELP_ROW))),
+            closing=self.group.closing,
+        )
+        return render(page, _width())
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _with_plain_help(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        _raise_collected(ctx)
+        return rest
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        if incomplete.startswith("-"):
+            names = [name for name in _flags_of(ctx) if name.startswith(incomplete)]
+            return _items(Offer(tuple((name, "") for name in names)))
+        offered = []
+        for name, member in self.group.members.items():
+            if name.startswith(incomplete):
+                text = member.summary if isinstance(member, Command) else member.description.summary
+                offered.append((name, text))
+        return _items(Offer(tuple(offered)))
+
+
+def _elsewhere(word: str, group: Group) -> tuple[str, ...]:
+    """Full names of commands one level deeper that carry this word: `list` is `models list` or `runs list`."""
+    return tuple(
+        f"{name} {word}" for name, member in group.members.items() if isinstance(member, Group) and word in member.members
+    )
+
+
+def _group(group: Group, *, path: str) -> _Lazy:
+    parameters = [_root_parameter(index, item) for index, item in enumerate(group.options)]
+
+    def callback(**values: Any) -> None:
+        pass
+
+    callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    callback.__annotations__ = {}
+    app = typer.Typer(
+        cls=_Lazy,
+        name=group.name,
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": HELP_NAMES},
+    )
+    app.callback()(callback)
+    made: Any = typer.main.get_command(app)
+    made.group, made.path = group, path
+    for parameter, item in zip(made.params, group.options, strict=True):
+        _bind_root(parameter, item)
+    return made  # type: ignore[no-any-return]
+
+
+def _root_parameter(index: int, item: RootOption) -> inspect.Parameter:
+    kind: Any = str if item.metavar else bool
+    annotation = Annotated[kind | None, typer.Option(*item.flags, help=item.help, is_eager=True)]
+    return inspect.Parameter(f"root_{index}", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _bind_root(parameter: Any, item: RootOption) -> None:
+    def process(ctx: Any, value: Any) -> None:
+        if not value or ctx.resilient_parsing:
+            return
+        if item.choices and value not in item.choices:
+            raise UsageProblem(
+                f"`{item.flags[0]}` must be one of {', '.join(f'`{word}`' for word in item.choices)}, not `{value}`",
+                code="bad-value",
+            )
+        item.act("" if value is True else value)
+        ctx.exit()
+
+    parameter.process_value = process
+    parameter.shell_complete = lambda ctx, incomplete: _items(
+        Offer(tuple((word, "") for word in item.choices if word.startswith(incomplete)))
+    )
+
+
+def _leaf(command: Command) -> _Leaf:
+    function = command.load()
+    positionals = _positionals(function)
+    fields = command.settings.fields
+    flags_name = _flags_parameter(function)
+    signature = [_argument(name, kind, mark) for name, (kind, mark) in positionals.items()]
+    signature += [_option(field) for field in fields.values()]
+
+    def callback(**values: Any) -> Any:
+        given = {
+            name: tuple(values[name]) if field.many else values[name]
+            for name, field in fields.items()
+            if values[name] is not None
+        }
+        _check(given, fields)
+        arguments = {name: _positional_value(kind, values[_inner(name)]) for name, (kind, _) in positionals.items()}
+        return function(**arguments, **{flags_name: Flags(given, command.name)})
+
+    callback.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+    callback.__annotations__ = {}
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(
+        command.name.split()[-1],
+        cls=_Leaf,
+        help=command.summary,
+        context_settings={"help_option_names": HELP_NAMES},
+    )(callback)
+    made: Any = typer.main.get_command(app)
+    by_name = {parameter.name: parameter for parameter in made.params}
+    for name, (kind, mark) in positionals.items():
+        _bind_argument(by_name[_inner(name)], command, kind, mark)
+    for name, field in fields.items():
+        _bind_option(by_name[name], field)
+    made.page = _page(command, function, positionals)
+    return made  # type: ignore[no-any-return]
+
+
+def _inner(name: str) -> str:
+    """A positional's name inside Typer, apart from settings of the same name."""
+    return f"argument_{name}"
+
+
+def _positionals(function: Callable[..., Any]) -> dict[str, tuple[Any, Positional]]:
+    """Parameter name -> (type, how it appears), in the order of the signature."""
+    found: dict[str, tuple[Any, Positional]] = {}
+    for name, annotation in get_type_hints(function, include_extras=True).items():
+        if get_origin(annotation) is Annotated:
+            kind, *marks = get_args(annotation)
+            for mark in marks:
+                if isinstance(mark, Positional):
+                    found[name] = (kind, mark)
+    return found
+
+
+def _flags_parameter(function: Callable[..., Any]) -> str:
+    (name,) = [name for name, annotation in get_type_hints(function).items() if annotation is Flags]
+    return name
+
+
+def _many(kind: Any) -> bool:
+    return get_origin(kind) is tuple
+
+
+def _may_be_absent(kind: Any, mark: Positional) -> bool:
+    return not mark.required if _many(kind) else NoneType in get_args(kind)
+
+
+def _positional_value(kind: Any, value: Any) -> Any:
+    return tuple(value or ()) if _many(kind) else value
+
+
+def _argument(name: str, kind: Any, mark: Positional) -> inspect.Parameter:
+    base: Any = list[str] if _many(kind) else str
+    annotation = Annotated[base | None, typer.Argument(metavar=mark.metavar, help=mark.help)]
+    return inspect.Parameter(_inner(name), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _option(field: Field) -> inspect.Parameter:
+    base: Any = bool if field.base is bool else str
+    names = [f"{field.flag}/--no-{field.flag[2:]}" if _negatable(field) else field.flag]
+    if field.option.short:
+        names.insert(0, field.option.short if not _negatable(field) else f"{field.option.short}")
+    annotation = Annotated[(list[base] if field.many else base) | None, typer.Option(*names, help=field.option.help)]
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _negatable(field: Field) -> bool:
+    return field.base is bool and field.group is not OutputSettings
+
+
+# ------------------------------------------------------------------------------------------------ values
+
+
+def _bind_argument(parameter: Any, command: Command, kind: Any, mark: Positional) -> None:
+    def process(ctx: Any, value: Any) -> Any:
+        if value in (None, (), []):
+            if not _may_be_absent(kind, mark) and not ctx.resilient_parsing:
+                problem = UsageProblem(
+                    f"`{ctx.command_path}` needs {mark.metavar}: {mark.help}",
+                    hint=f"`{ctx.command_path} --help`",
+                    code="missing-argument",
+                )
+                ctx.meta.setdefault(PROBLEMS, []).append(problem)
+            return None
+        return value
+
+    parameter.process_value = process
+    parameter.shell_complete = lambda ctx, incomplete: _items(offer(mark.completes, incomplete, _typed(ctx)))
+
+
+def _bind_option(parameter: Any, field: Field) -> None:
+    def process(ctx: Any, value: Any) -> Any:
+        if value in (None, (), []):
+            return None
+        if field.base is bool:
+            return value
+        if not field.many:
+            return _number(field, value)
+        pieces: list[str] = []
+        for text in value:
+            pieces += [piece.strip() for piece in text.split(",")] if field.comma_split else [text]
+        return [_number(field, piece) for piece in pieces]
+
+    def complete(ctx: Any, incomplete: str) -> list[Any]:
+        if field.choices:
+            return _items(Offer(tuple((word, "") for word in field.choices if str(word).startswith(incomplete))))
+        kind = field.option.completes or (field.name if field.name == "arch_opt" else "")
+        return _items(offer(kind, incomplete, _typed(ctx)))
+
+    parameter.process_value = process
+    parameter.shell_complete = complete
+
+
+def _number(field: Field, text: str) -> Any:
+    """The text as a number where it is one; `_check` words the complaint where it is not."""
+    try:
+        return field.base(text)
+    except ValueError:
+        return text
+
+
+def _check(given: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
+    """Refuse values outside their type, choices or limits, all at once.
+
+    Validation needs pydantic, so it is only asked where a typed value can be wrong at all.
+    """
+    doubtful = {
+        name: value
+        for name, value in given.items()
+        if fields[name].choices or fields[name].base in (int, float) or value == "" or value == ("",)
+    }
+    if not doubtful:
+        return
+    from medcli.settings.layers import flag_layer
+    from medcli.settings.validation import check_layer
+
+    problems = list(check_layer(flag_layer(doubtful)).values())
+    if problems:
+        raise problems[0] if len(problems) == 1 else Problems(problems)
+
+
+def _raise_collected(ctx: Any) -> None:
+    problems = ctx.meta.get(PROBLEMS, [])
+    if problems and not ctx.resilient_parsing:
+        raise problems[0] if len(problems) == 1 else Problems(problems)
+
+
+def _with_plain_help(parameters: list[Any]) -> list[Any]:
+    """The help option with its value taken as it is; Typer would import pydantic to look at a missing flag."""
+    for parameter in parameters:
+        if "--help" in parameter.opts and "process_value" not in vars(parameter):
+            parameter.process_value = _show_help
+    return parameters
+
+
+def _show_help(ctx: Any, value: Any) -> Any:
+    if value and not ctx.resilient_parsing:
+        typer.echo(ctx.get_help())
+        ctx.exit()
+    return value
+
+
+# ------------------------------------------------------------------------------------------------ help
+
+
+def _width() -> int:
+    return min(100, shutil.get_terminal_size((80, 24)).columns)
+
+
+def _page(command: Command, function: Callable[..., Any], positionals: Mapping[str, tuple[Any, Positional]]) -> HelpPage:
+    pieces = []
+    arguments = []
+    for kind, mark in positionals.values():
+        shown = f"{mark.metavar}…" if _many(kind) else mark.metavar
+        absent = _may_be_absent(kind, mark)
+        pieces.append(f"[{shown}]" if absent else shown)
+        arguments.append(Row(shown, mark.help))
+    panels: dict[str, list[Row]] = {}
+    for field in command.settings.fields.values():
+        title = "Options" if field.option.panel == COMMAND_PANEL else field.option.panel
+        panels.setdefault(title, []).append(option_row(field, negatable=_negatable(field)))
+    last = "Output" if "Output" in panels else next(reversed(panels), "Options")
+    panels.setdefault(last, []).append(HELP_ROW)
+    closing = (
+        (
+            "Every option but those that act at once can also stand in `medcli.toml` or in a variable such as "
+            f"`MEDCLI_{next(iter(command.settings.fields)).upper()}`; `medcli config show` tells what wins.",
+        )
+        if command.settings.layered
+        else ()
+    )
+    return HelpPage(
+        usage=" ".join(["medcli", command.name, *pieces, "[OPTIONS]"]),
+        description=describe(function.__doc__),
+        sections=(
+            Section("Arguments", tuple(arguments)),
+            *(Section(title, tuple(rows)) for title, rows in panels.items()),
+        ),
+        closing=closing,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ completion
+
+
+def _typed(ctx: Any) -> dict[str, Any]:
+    return {name.removeprefix("argument_"): value for name, value in ctx.params.items() if value is not None}
+
+
+def _items(found: Offer) -> list[Any]:
+    """Typer's completion items; a path is an item without a value that names its kind."""
+    from typer._completion_classes import CompletionItem
+
+    items = [CompletionItem(str(value), help=text or None) for value, text in found.values]
+    items += [CompletionItem("", type=kind) for kind, on in (("files", found.files), ("dirs", found.dirs)) if on]
+    return items
+
+
+def _complete(command: Any, name: str, variables: Mapping[str, str]) -> int:
+    """Answer a shell. Nothing may be printed but words: an error leaves the shell with nothing to offer."""
+    from typer import _completion_classes as shells
+    from typer._completion_classes import completion_init
+
+    # Typer's own version imports rich to remove markup that our texts never carry.
+    shells._sanitize_help_text = lambda text: text
+    completion_init()
+    instruction = variables[COMPLETE_VARIABLE]
+    action, _, shell = instruction.partition("_")
+    kind = shells.BashComplete if shell == "bash" else _word_shells(shells).get(shell)
+    if action != "complete" or kind is None:
+        raise UsageProblem(f"`{COMPLETE_VARIABLE}={instruction}` is no request of a shell", code="bad-completion")
+    answer: Any = kind(command, {}, name, COMPLETE_VARIABLE)
+    try:
+        if shell == "bash":
+            word = words_of(variables.get("COMP_WORDS", ""), int(variables.get("COMP_CWORD", "0")))
+            typer.echo(bash_reply(_found(answer.get_completions(list(word.before), word.incomplete)), word))
+        else:
+            inner = answer.get_completions
+            answer.get_completions = lambda args, incomplete: [i for i in inner(args, incomplete) if i.value]
+            typer.echo(answer.complete())
+    except Exception:
+        if variables.get("MEDCLI_DEBUG"):
+            raise
+        return int(ExitCode.FAILED)
+    return int(ExitCode.DONE)
+
+
+def _word_shells(shells: Any) -> dict[str, Any]:
+    return {
+        "zsh": shells.ZshComplete,
+        "fish": shells.FishComplete,
+        "powershell": shells.PowerShellComplete,
+        "pwsh": shells.PowerShellComplete,
+    }
+
+
+def _found(items: Iterable[Any]) -> Offer:
+    total = Offer()
+    for item in items:
+        if item.type in {"files", "dirs"}:
+            total += Offer(files=item.type == "files", dirs=item.type == "dirs")
+        elif item.value:
+            total += Offer(((item.value, item.help or ""),))
+    return total
+
+
+def foreign_script(shell: str, name: str) -> str:
+    """Typer's own script for a shell that we have none for."""
+    from typer._completion_shared import get_completion_script
+
+    return get_completion_script(prog_name=name, complete_var=COMPLETE_VARIABLE, shell=shell)
