@@ -1,0 +1,1 @@
+"""What is installed: entry points, then cards, then factories; problems are values, and nothing here imports torch."""

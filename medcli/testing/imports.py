@@ -69,7 +69,9 @@ class NoHeavyImports:
         path: Sequence[str] = (),
     ) -> Outcome:
         """Run `medcli ARGUMENTS` under the same rule."""
-        return self(_RUN_CLI.replace("ARGUMENTS", repr(["medcli", *arguments])), blocked=blocked, env=env, cwd=cwd, path=path)
+        return self(
+            _RUN_CLI.replace("ARGUMENTS", repr(["medcli", *arguments])), blocked=blocked, env=env, cwd=cwd, path=path
+        )
 
     def _run(self, code: str, env: Mapping[str, str] | None, cwd: Path | None, path: Sequence[str]) -> Outcome:
         completed = subprocess.run(

@@ -105,7 +105,9 @@ class FakePlugin:
         package = distribution.replace("-", "_").replace(".", "_")
         source = self.root / package
         source.mkdir(parents=True, exist_ok=True)
-        init = 'raise RuntimeError("the package was imported although nobody asked for it")\n' if broken == "init" else ""
+        init = (
+            'raise RuntimeError("the package was imported although nobody asked for it")\n' if broken == "init" else ""
+        )
         (source / "__init__.py").write_text(init, encoding="utf-8")
         if broken != "missing":
             (source / "net.py").write_text(_source(broken, module), encoding="utf-8")
