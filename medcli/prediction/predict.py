@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +15,14 @@ from medcli.data.resize import normalise
 from medcli.data.target import Target
 from medcli.errors import RunFailure
 from medcli.evaluation.predictions import Predictions
+from medcli.models.device import autocast, choose_precision
 from medcli.models.heads import decode
 
 if TYPE_CHECKING:
     from medcli.data.batches import Batch
     from medcli.models.heads import HeadKind
 
-__all__ = ["autocast", "predict_batches", "raw_to_logits", "suits_channels_last"]
-
-_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(device: torch.device | str, precision: str) -> AbstractContextManager[Any]:
-    """Mixed precision for one forward pass: `auto` is bf16 or fp16 on a CUDA device and fp32 elsewhere."""
-    kind = torch.device(device).type
-    if precision == "auto":
-        if kind != "cuda":
-            return nullcontext()
-        precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device_type=kind, dtype=_PRECISIONS[precision])
+__all__ = ["as_predictions", "predict_batches", "raw_outputs", "raw_to_logits", "suits_channels_last"]
 
 
 def suits_channels_last(model: nn.Module) -> bool:
@@ -45,6 +31,64 @@ def suits_channels_last(model: nn.Module) -> bool:
     A transformer has one or two convolutions (its patches) and gains nothing.
     """
     return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 3
+
+
+def raw_outputs(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    samples: Samples,
+    *,
+    preprocessing: Preprocessing,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    on_batch: Callable[[int], None] | None = None,
+) -> torch.Tensor:
+    """The head's raw outputs for a split, float32 [n, ...] on the CPU, in the order of the samples.
+
+    The model is put into eval mode for the duration and back into the mode it had; weights are not touched. Images
+    follow the model's own memory layout.
+
+    Args:
+        model: on `device` already; images [B, C, S, S] -> raw head outputs.
+        batches: one pass, such as `batches.epoch(0)`, in any order; every sample must come exactly once.
+        samples: the split.
+        preprocessing: with which the batches were made; normalisation happens here.
+        device: where to run.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        on_batch: told the number of images after every batch.
+
+    Raises:
+        RunFailure: code `incomplete` when samples were left out.
+    """
+    count = len(samples)
+    outputs: torch.Tensor | None = None
+    seen = np.zeros(count, dtype=bool)
+    layout = _layout(model)
+    chosen = choose_precision(precision, torch.device(device))
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in batches:
+                images = batch.images.to(device, non_blocking=True)
+                images = normalise(images, preprocessing).contiguous(memory_format=layout)
+                with autocast(torch.device(device), chosen):
+                    raw = model(images)
+                if outputs is None:
+                    outputs = torch.zeros((count, *raw.shape[1:]))
+                outputs[batch.index] = raw.float().cpu()
+                seen[batch.index.numpy()] = True
+                if on_batch is not None:
+                    on_batch(len(batch.index))
+    finally:
+        model.train(was_training)
+    if outputs is None or not seen.all():
+        missing = samples.ids[~seen]
+        raise RunFailure(
+            f"{len(missing)} of {count} images were not predicted, first `{missing[0] if count else None}`",
+            code="incomplete",
+        )
+    return outputs.clone()
 
 
 def predict_batches(
@@ -61,54 +105,38 @@ def predict_batches(
     data_name: str = "",
     on_batch: Callable[[int], None] | None = None,
 ) -> Predictions:
-    """Run the network over a split.
-
-    The model is put into eval mode for the duration and back into the mode it had; weights are not touched. Images
-    follow the model's own memory layout.
+    """Run the network over a split (see `raw_outputs`) and keep what evaluation needs.
 
     Args:
-        model: on `device` already; images [B, C, S, S] -> raw head outputs.
-        batches: one pass, such as `batches.epoch(0)`, in any order; every sample must come exactly once.
-        samples: the split, for identifiers, labels and patients.
         target: what is predicted.
-        preprocessing: with which the batches were made; normalisation happens here.
         head_kind: how raw outputs become logits.
-        device: where to run.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
         split: stored in the predictions.
         data_name: stored in the predictions.
-        on_batch: told the number of images after every batch.
 
     Raises:
         RunFailure: code `not-finite` when an output is no number; code `incomplete` when samples were left out.
     """
-    count = len(samples)
-    logits = np.zeros((count, *target.logits_shape), dtype=np.float32)
-    seen = np.zeros(count, dtype=bool)
-    layout = _layout(model)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for batch in batches:
-                images = batch.images.to(device, non_blocking=True)
-                images = normalise(images, preprocessing).contiguous(memory_format=layout)
-                with autocast(device, precision):
-                    raw = model(images)
-                index = batch.index.cpu().numpy()
-                logits[index] = raw_to_logits(raw, target, head_kind)
-                seen[index] = True
-                if on_batch is not None:
-                    on_batch(len(index))
-    finally:
-        model.train(was_training)
-    if not seen.all():
-        missing = samples.ids[~seen]
-        raise RunFailure(
-            f"{len(missing)} of {count} images were not predicted, first `{missing[0]}`",
-            where=split or None,
-            code="incomplete",
-        )
+    raw = raw_outputs(
+        model, batches, samples, preprocessing=preprocessing, device=device, precision=precision, on_batch=on_batch
+    )
+    return as_predictions(raw, samples, target=target, head_kind=head_kind, split=split, data_name=data_name)
+
+
+def as_predictions(
+    raw: torch.Tensor,
+    samples: Samples,
+    *,
+    target: Target,
+    head_kind: HeadKind = "linear",
+    split: str = "",
+    data_name: str = "",
+) -> Predictions:
+    """Raw head outputs [n, ...] in the order of the samples -> predictions.
+
+    Raises:
+        RunFailure: code `not-finite` when an output is no number.
+    """
+    logits = raw_to_logits(raw, target, head_kind)
     _refuse_nan(logits, samples.ids)
     return Predictions(
         ids=np.asarray(samples.ids, dtype=np.str_),
