@@ -187,7 +187,7 @@ def _inherit(table: Table, defaults: Mapping[str, Table], seen: Keys) -> Table:
 
 
 def _with_sources(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give every recipe value of this table its own source, before a child's or a parent's could be mixed up with it."""
+    """Give every recipe value of this table its own source, so that none is mixed up with a parent's."""
     values = dict(values)
     recipes = values.get("recipes")
     if not isinstance(recipes, dict):

@@ -1,4 +1,4 @@
-"""The meaning level of a card: tables become typed values, and everything wrong with one is said at once, with its place.
+"""The meaning level of a card: tables become typed values, and all that is wrong with one is said at once.
 
 The dataclasses of `medcli.plugin` are the schema; a field added there needs nothing here.
 """
@@ -6,10 +6,10 @@ The dataclasses of `medcli.plugin` are the schema; a field added there needs not
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from medcli.errors import UsageProblem, nearest
 from medcli.plugin import ArchitectureCard, Normalisation, OptionCard, RecipeValue
@@ -87,7 +87,7 @@ def _record(kind: type[Any], values: Any, keys: Keys, reading: _Reading) -> Any:
     """One dataclass from one table."""
     if not isinstance(values, Mapping):
         return reading.wrong(keys, "must be a table")
-    hints, known = _schema(kind)
+    hints, known = _schema(cast("Hashable", kind))
     found: dict[str, Any] = {}
     before = len(reading.problems)
     for key, value in values.items():
@@ -112,7 +112,7 @@ def _record(kind: type[Any], values: Any, keys: Keys, reading: _Reading) -> Any:
 
 
 @cache
-def _schema(kind: type[Any]) -> tuple[dict[str, Any], dict[str, bool]]:
+def _schema(kind: Any) -> tuple[dict[str, Any], dict[str, bool]]:
     """Types of the fields, and whether each must be given."""
     known = {
         one.name: one.default is MISSING and one.default_factory is MISSING
@@ -146,7 +146,7 @@ def _value(kind: Any, value: Any, keys: Keys, reading: _Reading) -> Any:
             return _recipes(value, keys, reading)
         return {key: _value(arguments[1], item, (*keys, key), reading) for key, item in value.items()}
     if is_dataclass(kind):
-        return _record(kind, value, keys, reading)
+        return _record(cast("type[Any]", kind), value, keys, reading)
     return _scalar(kind, value, keys, reading)
 
 
@@ -211,9 +211,7 @@ def _check(card: ArchitectureCard, reading: _Reading) -> None:
     named: list[tuple[Keys, Normalisation | None]] = [(("normalisation",), card.normalisation)]
     named += [(("weights", str(index)), one.normalisation) for index, one in enumerate(card.weights)]
     for keys, normalisation in named:
-        if normalisation and (
-            len(normalisation.mean) != len(normalisation.std) or min(normalisation.std, default=0) <= 0
-        ):
+        if normalisation and not _usable(normalisation):
             reading.wrong(keys, "needs as many means as standard deviations, all of these above 0")
     for option, about in card.options.items():
         message = option_fault(about, about.default)
@@ -227,6 +225,11 @@ def _check(card: ArchitectureCard, reading: _Reading) -> None:
         reading.wrong(("size",), "needs a minimum and a multiple of at least 1")
 
 
+def _usable(normalisation: Normalisation) -> bool:
+    mean, std = normalisation.mean, normalisation.std
+    return len(mean) == len(std) > 0 and min(std) > 0
+
+
 def option_fault(option: OptionCard, value: Any) -> str:
     """Why `value` is none for this option; empty if it is one."""
     kind = {"int": int, "float": float, "bool": bool, "str": str}[option.type]
@@ -234,10 +237,11 @@ def option_fault(option: OptionCard, value: Any) -> str:
         return f"must be {_NOUNS[kind]}, not {value!r}"
     if option.choices and value not in option.choices:
         return f"is `{value}`, not one of {_quoted(option.choices)}"
-    if option.minimum is not None and not value >= option.minimum:
-        return f"is {value}, below {option.minimum:g}"
-    if option.maximum is not None and not value <= option.maximum:
-        return f"is {value}, above {option.maximum:g}"
+    if isinstance(value, (int, float)):  # written so that NaN is refused too
+        if option.minimum is not None and not value >= option.minimum:
+            return f"is {value}, below {option.minimum:g}"
+        if option.maximum is not None and not value <= option.maximum:
+            return f"is {value}, above {option.maximum:g}"
     return ""
 
 

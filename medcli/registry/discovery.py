@@ -355,7 +355,7 @@ def _unknown(registry: Registry, name: str, group: str) -> UsageProblem:
         if problem.entry and name in {problem.entry, f"{problem.distribution}/{problem.entry}"}:
             return problem.as_error()
     entries = [entry for entry in registry.entries if entry.group == group]
-    if name.endswith("/") or name.endswith("/*"):
+    if name.endswith(("/", "/*")):
         stem = name.partition("/")[0]
         if any(entry.name == f"{stem}/*" for entry in entries):
             return UsageProblem(

@@ -32,7 +32,7 @@ def fake_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fak
 
 @pytest.fixture
 def run_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunCli:
-    """A callable that runs `medcli` with separate streams and returns its exit code; see `medcli.testing.command.RunCli`.
+    """A callable that runs `medcli` and keeps its streams apart; see `medcli.testing.command.RunCli`.
 
     It starts in an empty directory with the user's settings and `MEDCLI_*` variables out of the way.
     """
@@ -46,7 +46,7 @@ def run_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunCli:
 
 @pytest.fixture
 def no_heavy_imports() -> NoHeavyImports:
-    """A callable that runs code in a child where torch and its like cannot be imported; see `medcli.testing.imports`."""
+    """A callable that runs code in a child that cannot import torch and its like; see `medcli.testing.imports`."""
     from medcli.testing.imports import NoHeavyImports
 
     return NoHeavyImports()
