@@ -1,0 +1,254 @@
+"""From a specification to a classifier, and from there to one safe file and back."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from medcli.data.dataset import Preprocessing
+from medcli.errors import MedcliError, RunFailure, UsageProblem, nearest
+from medcli.models.classifier import Classifier
+from medcli.models.spec import ModelSpec, preprocessing_from_json, preprocessing_to_json, spec_from_json, spec_to_json
+from medcli.models.weights import LoadReport
+from medcli.plugin import Backbone
+
+if TYPE_CHECKING:
+    from medcli.registry.discovery import Entry
+
+__all__ = ["SCHEMA", "Built", "LoadedModel", "ModelSpec", "build_classifier", "load_model", "save_model"]
+
+SCHEMA = "medcli-model/1"
+_KEY = "medcli"
+_COMMON = ("in_channels", "image_size", "pretrained", "weights", "drop_path", "name")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A classifier, what its weights came from (None: random), and the installed entry that made its backbone."""
+
+    classifier: Classifier
+    load_report: LoadReport | None
+    entry: Entry
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What a model file holds.
+
+    Args:
+        classifier: in eval mode.
+        spec: how it was made.
+        preprocessing: what its images went through.
+        extra: further facts that were saved with it, plain JSON.
+    """
+
+    classifier: Classifier
+    spec: ModelSpec
+    preprocessing: Preprocessing
+    extra: Mapping[str, Any]
+
+
+def build_classifier(
+    spec: ModelSpec, *, weights: str | None = None, pretrained: bool = False, seed: int | None = None
+) -> Built:
+    """Build the network a specification describes.
+
+    Args:
+        spec: what to build; its architecture may be any name the registry finds.
+        weights: a weight tag of the card, or a file.
+        pretrained: start from the card's default weights.
+        seed: draws the initial weights from this seed alone and leaves the global generator as it was; None draws
+            from the global generator.
+
+    Raises:
+        UsageProblem: unknown architecture, options, image size or weights.
+        RunFailure: the architecture's package is broken, or does not keep the contract of `medcli.plugin.Backbone`.
+    """
+    from medcli.registry.cards import read_card
+    from medcli.registry.discovery import discover, find, load_factory
+
+    entry = find(discover(), spec.architecture)
+    factory = load_factory(entry)
+    if pretrained and weights is None:
+        card = read_card(entry)
+        weights = card.default_weights or None if card else None
+    _check_options(entry.name, factory, spec.options)
+    with _seeded(seed):
+        try:
+            backbone = factory(
+                in_channels=spec.in_channels,
+                image_size=spec.image_size,
+                pretrained=pretrained,
+                weights=weights,
+                drop_path=spec.drop_path,
+                **spec.options,
+            )
+        except MedcliError:
+            raise
+        except Exception as error:
+            raise RunFailure(
+                f"`{entry.name}` cannot be built: {type(error).__name__}: {error}",
+                where=f"{entry.origin}, entry point `{entry.reference}`",
+                hint="`--debug` shows its traceback",
+                code="broken-plugin",
+            ) from error
+        if not isinstance(backbone, nn.Module) or not isinstance(backbone, Backbone):
+            raise RunFailure(
+                f"`{entry.name}` gave a {type(backbone).__name__} without `feature_dim` or `layer_groups()`",
+                where=f"{entry.origin}, entry point `{entry.reference}`",
+                code="broken-plugin",
+            )
+        classifier = Classifier(
+            backbone, spec.target, head_kind=spec.head_kind, dropout=spec.dropout, head_norm=spec.head_norm
+        )
+    report = getattr(backbone, "load_report", None)
+    return Built(classifier, report if isinstance(report, LoadReport) else None, entry)
+
+
+def _check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse an option that the factory does not take, where its signature can be read."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    own = [key for key in parameters if key not in _COMMON]
+    for key in options:
+        if key not in own:
+            close = nearest(key, own) or own
+            raise UsageProblem(
+                f"`{name}` has no option `{key}`",
+                code="bad-option",
+                where="--arch-opt",
+                hint=f"its options: {', '.join(close)}" if close else "it has no options",
+            )
+
+
+@contextlib.contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def save_model(
+    path: str | Path,
+    classifier: nn.Module,
+    spec: ModelSpec,
+    preprocessing: Preprocessing,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write one safetensors file, all at once or not at all.
+
+    Args:
+        path: the file; an older one is replaced.
+        classifier: a network of `build_classifier`, or a copy of one with other weights.
+        spec: how it was made.
+        preprocessing: what its images go through.
+        extra: further facts, plain JSON.
+
+    Raises:
+        RunFailure: the file cannot be written.
+    """
+    path = Path(path)
+    document = {
+        "schema": SCHEMA,
+        "spec": spec_to_json(spec),
+        "preprocessing": preprocessing_to_json(preprocessing),
+        "extra": dict(extra or {}),
+    }
+    # Copies: safetensors refuses memory that two names share, and stores channels-first tensors only.
+    tensors = {
+        name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
+        for name, tensor in classifier.state_dict().items()
+    }
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        save_file(tensors, str(draft), metadata={_KEY: json.dumps(document, allow_nan=False, sort_keys=True)})
+        with draft.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        draft.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise RunFailure(f"`{path}` cannot be written: {error}", code="cannot-write") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
+    """Read a model file and build its network again.
+
+    Raises:
+        UsageProblem: no such file, not one of medcli's, damaged, of a later version, or its architecture is no longer
+            installed.
+    """
+    path = Path(path)
+    spec, preprocessing, extra, tensors = _read(path)
+    with torch.random.fork_rng(devices=[]):
+        classifier = build_classifier(spec).classifier
+    expected = classifier.state_dict()
+    wrong = [
+        name
+        for name in sorted(expected.keys() | tensors.keys())
+        if name not in tensors or name not in expected or tensors[name].shape != expected[name].shape
+    ]
+    if wrong:
+        raise UsageProblem(
+            f"`{path}` was written for another build of `{spec.architecture}`: {len(wrong)} of {len(expected)} tensors "
+            f"differ ({', '.join(wrong[:3])}{', …' if len(wrong) > 3 else ''})",
+            code="bad-model-file",
+            hint="install the versions that the run's `environment.json` names",
+        )
+    classifier.load_state_dict(tensors)
+    classifier.to(device).eval()
+    return LoadedModel(classifier, spec, preprocessing, extra)
+
+
+def _read(path: Path) -> tuple[ModelSpec, Preprocessing, Mapping[str, Any], dict[str, torch.Tensor]]:
+    if not path.is_file():
+        raise UsageProblem(f"there is no model file `{path}`", code="no-model-file")
+    try:
+        with safe_open(str(path), framework="pt") as handle:
+            metadata = handle.metadata() or {}
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise UsageProblem(f"`{path}` is damaged or no safetensors file: {error}", code="bad-model-file") from error
+    if _KEY not in metadata:
+        raise UsageProblem(
+            f"`{path}` holds weights alone, not a model of medcli",
+            code="bad-model-file",
+            hint=f"start a training from it with `medcli train ARCH --weights {path}`",
+        )
+    try:
+        document = json.loads(metadata[_KEY])
+    except json.JSONDecodeError as error:
+        raise UsageProblem(f"`{path}` has a damaged description: {error}", code="bad-model-file") from error
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        raise UsageProblem(
+            f"`{path}` has the format {schema!r}; this medcli reads {SCHEMA!r}",
+            code="bad-model-file",
+            hint="use the version of medcli that the run's `environment.json` names",
+        )
+    try:
+        spec = spec_from_json(document.get("spec"))
+        preprocessing = preprocessing_from_json(document.get("preprocessing"))
+    except UsageProblem as error:
+        raise UsageProblem(f"`{path}` is not as medcli wrote it: {error.message}", code="bad-model-file") from error
+    extra = document.get("extra")
+    return spec, preprocessing, extra if isinstance(extra, dict) else {}, tensors
