@@ -1,0 +1,398 @@
+"""From label text to a target: which classes there are, which index each case has, and which labels are impossible.
+
+Nothing is guessed: a label that fits no class is reported with its file and line, and numbers must leave no gap unless
+the classes are named.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medcli.data.sources.cases import LabelColumn
+from medcli.data.target import TASKS, Output, Target, Task
+from medcli.errors import UsageProblem, nearest
+
+__all__ = ["BadLabel", "LabelRules", "Labelled", "read_labels"]
+
+MISSING = frozenset({"", "nan"})
+YES, NO, UNCERTAIN = frozenset({"1", "true"}), frozenset({"0", "false"}), frozenset({"-1", "u"})
+LABEL_SEPARATOR = "|"
+ABSENT = -1
+BAD = -2
+
+
+@dataclass(frozen=True)
+class BadLabel:
+    """A label that fits no class.
+
+    Args:
+        row: position of the case.
+        where: its file and line.
+        reason: a sentence part.
+    """
+
+    row: int
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """What the user said about labels; see `DataSettings`."""
+
+    task: str | None = None
+    class_names: tuple[str, ...] = ()
+    positive: str | None = None
+    ignored: tuple[str, ...] = ()
+    ordinal_columns: tuple[str, ...] = ()
+    expected: Target | None = None
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The target and the labels of all cases.
+
+    Args:
+        target: what is predicted.
+        labels: see `Target`; rows outside `keep` hold -1 or NaN.
+        keep: bool [n], cases that have a usable label.
+        bad: the impossible labels; their rows are not kept.
+        notes: what the user should read.
+    """
+
+    target: Target
+    labels: npt.NDArray[Any]
+    keep: npt.NDArray[np.bool_]
+    bad: tuple[BadLabel, ...]
+    notes: tuple[str, ...]
+
+
+def read_labels(columns: Sequence[LabelColumn], where: Callable[[int], str], rules: LabelRules) -> Labelled:
+    """Understand the label columns.
+
+    Raises:
+        UsageProblem: the columns cannot be the task asked for, or name a single class only.
+    """
+    task = _task(columns, rules)
+    if task == "multilabel":
+        labelled = _multilabel(columns, where, rules)
+    elif task == "multioutput":
+        labelled = _multioutput(columns, where, rules)
+    else:
+        labelled = _single(columns[0], where, rules, task)
+    if rules.positive is not None and labelled.target.task != "binary":
+        raise UsageProblem(
+            f"`--positive-class {rules.positive}` needs two classes; this target is {labelled.target.task} "
+            f"with {labelled.target.num_classes}",
+            code="not-binary",
+        )
+    return labelled
+
+
+def _task(columns: Sequence[LabelColumn], rules: LabelRules) -> str | None:
+    """The task where the number of columns or their contents decide it; None leaves it to the number of classes."""
+    if rules.expected is not None:
+        return rules.expected.task
+    task = rules.task
+    if task is not None and task not in TASKS:
+        raise UsageProblem(f"`{task}` is no task; there are {', '.join(TASKS)}", code="unknown-task")
+    unknown = [name for name in rules.ordinal_columns if name not in {column.name for column in columns}]
+    if unknown:
+        raise UsageProblem(
+            f"`--ordinal-column {unknown[0]}` is not one of the label columns: {_listed(c.name for c in columns)}",
+            code="unknown-column",
+        )
+    if len(columns) == 1:
+        return "ordinal" if task is None and rules.ordinal_columns else task
+    if task in {"binary", "multiclass", "ordinal"}:
+        raise UsageProblem(
+            f"`--task {task}` has one label column, and {len(columns)} were named",
+            hint="`--task multioutput`, with `--ordinal-column COLUMN` for ordered classes",
+            code="too-many-columns",
+        )
+    if task is not None:
+        return task
+    binary = all(set(_lowered(column.cells)) <= YES | NO | UNCERTAIN | MISSING for column in columns)
+    return "multilabel" if binary and not rules.ordinal_columns else "multioutput"
+
+
+def _single(column: LabelColumn, where: Callable[[int], str], rules: LabelRules, task: str | None) -> Labelled:
+    expected = rules.expected
+    names = expected.class_names if expected else rules.class_names
+    classes, codes, bad = _classes(column, where, names, rules.ignored)
+    if expected is None:
+        task = task or ("binary" if len(classes) == 2 else "multiclass")
+        if task == "binary" and len(classes) > 2:
+            raise UsageProblem(f"`--task binary` has two classes, and there are {len(classes)}: {_listed(classes)}")
+        if len(classes) < 2 or (not names and len(set(codes[codes >= 0].tolist())) < 2):
+            raise UsageProblem(
+                f"`{column.name}` holds one class only (`{classes[0] if classes else ''}`); a classifier needs two",
+                code="one-class",
+            )
+    notes = []
+    positive = 1
+    if task == "binary":
+        positive = expected.positive if expected else _positive(classes, rules)
+        if expected is None and rules.positive is None:
+            notes.append(f"positive class: `{classes[positive]}` (`--positive-class` chooses the other)")
+    missing = int((codes == ABSENT).sum())
+    if missing:
+        notes.append(f"{missing} cases without a label in `{column.name}` are left out")
+    target = expected or Target(_checked(task), classes, positive=positive)
+    return Labelled(target, np.maximum(codes, ABSENT), codes >= 0, bad, tuple(notes))
+
+
+def _positive(classes: tuple[str, ...], rules: LabelRules) -> int:
+    if rules.positive is None:
+        return 1
+    if rules.positive not in classes:
+        raise UsageProblem(
+            f"`--positive-class {rules.positive}` is not one of the classes {_listed(classes)}",
+            hint=_hint(rules.positive, classes),
+            code="unknown-class",
+        )
+    return classes.index(rules.positive)
+
+
+def _multioutput(columns: Sequence[LabelColumn], where: Callable[[int], str], rules: LabelRules) -> Labelled:
+    expected = rules.expected.outputs if rules.expected else ()
+    if expected and [output.name for output in expected] != [column.name for column in columns]:
+        raise UsageProblem(
+            f"the label columns {_listed(c.name for c in columns)} are not those the model was trained for: "
+            f"{_listed(output.name for output in expected)}",
+            code="other-target",
+        )
+    labels = np.full((len(columns[0].cells), len(columns)), ABSENT, dtype=np.int64)
+    outputs: list[Output] = []
+    bad: list[BadLabel] = []
+    for position, column in enumerate(columns):
+        names = expected[position].classes if expected else rules.class_names
+        classes, codes, column_bad = _classes(column, where, names, rules.ignored)
+        if not expected and len(classes) < 2:
+            raise UsageProblem(f"`{column.name}` holds one class only; a classifier needs two", code="one-class")
+        outputs.append(
+            expected[position] if expected else Output(column.name, classes, column.name in rules.ordinal_columns)
+        )
+        labels[:, position] = np.maximum(codes, ABSENT)
+        bad.extend(column_bad)
+    keep = (labels >= 0).any(axis=1)
+    keep[[problem.row for problem in bad]] = False
+    ignored = int((labels < 0).sum())
+    notes = [f"{ignored} of {labels.size} labels are empty or ignored and never reach the loss"] if ignored else []
+    notes += _left_out(keep, bad)
+    target = rules.expected or Target("multioutput", outputs=tuple(outputs))
+    return Labelled(target, labels, keep, tuple(bad), tuple(notes))
+
+
+def _multilabel(columns: Sequence[LabelColumn], where: Callable[[int], str], rules: LabelRules) -> Labelled:
+    if len(columns) == 1 and not set(_lowered(columns[0].cells)) <= YES | NO | UNCERTAIN | MISSING:
+        names, labels, bad = _tokens(columns[0], where, rules)
+        uncertain = 0
+    else:
+        names = tuple(column.name for column in columns)
+        if rules.class_names and not rules.expected:
+            if len(rules.class_names) != len(columns):
+                raise UsageProblem(
+                    f"`--class-names` has {len(rules.class_names)} names for {len(columns)} label columns",
+                    code="class-names",
+                )
+            names = rules.class_names
+        labels, bad, uncertain = _flags(columns, where)
+    if rules.expected and rules.expected.class_names != names:
+        raise UsageProblem(
+            f"the labels {_listed(names)} are not those the model was trained for: "
+            f"{_listed(rules.expected.class_names)}",
+            code="other-target",
+        )
+    keep = ~np.isnan(labels).all(axis=1)
+    keep[[problem.row for problem in bad]] = False
+    notes = []
+    missing = int(np.isnan(labels).sum()) - uncertain
+    if missing:
+        notes.append(f"{missing} of {labels.size} labels are missing and never reach the loss")
+    if uncertain:
+        notes.append(f"{uncertain} labels are -1 (uncertain) and are treated as missing")
+    notes += _left_out(keep, bad)
+    return Labelled(rules.expected or Target("multilabel", names), labels, keep, tuple(bad), tuple(notes))
+
+
+def _flags(
+    columns: Sequence[LabelColumn], where: Callable[[int], str]
+) -> tuple[npt.NDArray[np.float32], list[BadLabel], int]:
+    """0/1 columns as float32 [n, L], NaN where missing or uncertain; the bad ones; how many are uncertain."""
+    values = {**dict.fromkeys(YES, 1.0), **dict.fromkeys(NO, 0.0), **dict.fromkeys(UNCERTAIN | MISSING, np.nan)}
+    labels = np.full((len(columns[0].cells), len(columns)), np.nan, dtype=np.float32)
+    bad: list[BadLabel] = []
+    uncertain = 0
+    for position, column in enumerate(columns):
+        lowered = _lowered(column.cells)
+        uncertain += sum(text in UNCERTAIN for text in lowered)
+        for row, text in enumerate(lowered):
+            value = values.get(text)
+            if value is None:
+                reason = f"label `{column.cells[row]}` in `{column.name}` is none of 0, 1, -1 (uncertain) or empty"
+                bad.append(BadLabel(row, where(row), reason))
+            else:
+                labels[row, position] = value
+    return labels, bad, uncertain
+
+
+def _tokens(
+    column: LabelColumn, where: Callable[[int], str], rules: LabelRules
+) -> tuple[tuple[str, ...], npt.NDArray[np.float32], list[BadLabel]]:
+    """One column of several labels, `Effusion|Mass`; ignored classes stand for no label at all."""
+    ignored = set(rules.ignored)
+    sets = [
+        {part.strip() for part in cell.split(LABEL_SEPARATOR)} - {""} if cell.strip().lower() not in MISSING else None
+        for cell in column.cells
+    ]
+    known = rules.expected.class_names if rules.expected else rules.class_names
+    names = known or tuple(sorted(set().union(*(found or set() for found in sets)) - ignored))
+    index = {name: position for position, name in enumerate(names)}
+    labels = np.full((len(sets), len(names)), np.nan, dtype=np.float32)
+    bad: list[BadLabel] = []
+    for row, found in enumerate(sets):
+        if found is None:
+            continue
+        labels[row] = 0.0
+        for token in found - ignored:
+            if token in index:
+                labels[row, index[token]] = 1.0
+            else:
+                bad.append(BadLabel(row, where(row), f"label `{token}` is none of {_listed(names)}"))
+    return names, labels, bad
+
+
+def _classes(
+    column: LabelColumn, where: Callable[[int], str], names: tuple[str, ...], ignored: tuple[str, ...]
+) -> tuple[tuple[str, ...], npt.NDArray[np.int64], tuple[BadLabel, ...]]:
+    """Class names without the ignored ones, and per case the index, -1 (no label) or -2 (impossible)."""
+    texts = [_whole(cell.strip()) for cell in column.cells]
+    counts = Counter(text for text in texts if text.lower() not in MISSING)
+    dropped = {_whole(text) for text in ignored}
+    if names:
+        if len(set(names)) != len(names):
+            raise UsageProblem(f"`--class-names` names a class twice: {_listed(names)}", code="class-names")
+        meaning, reasons = _named(counts, names, dropped)
+        # An ignored class keeps its place among the given names, so that numbers still point at the right ones.
+        classes = tuple(name for name in names if name not in dropped)
+    else:
+        classes, meaning, reasons = _found(counts, dropped, column.name)
+    index = {name: position for position, name in enumerate(classes)}
+    table = {text: index.get(name, ABSENT) for text, name in meaning.items()}
+    codes = np.array([table.get(text, BAD if text in reasons else ABSENT) for text in texts], dtype=np.int64)
+    bad = tuple(
+        BadLabel(int(row), where(int(row)), f"label `{column.cells[row]}` in `{column.name}` {reasons[texts[row]]}")
+        for row in np.flatnonzero(codes == BAD)
+    )
+    return classes, codes, bad
+
+
+def _named(counts: Counter[str], names: tuple[str, ...], dropped: set[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Label text -> class name, and label text -> why it fits none, where the classes are named."""
+    known = {_whole(name): name for name in names}
+    by_position = not any(_is_number(name) for name in names)
+    meaning: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    for text in counts:
+        if text in known:
+            meaning[text] = known[text]
+        elif text in dropped:
+            meaning[text] = text
+        elif by_position and text.isdecimal() and int(text) < len(names):
+            meaning[text] = names[int(text)]
+        elif by_position and _is_number(text):
+            reasons[text] = f"is out of range: {len(names)} classes are numbered 0 to {len(names) - 1}"
+        else:
+            close = nearest(text, names, 1)
+            reasons[text] = f"is none of the classes {_listed(names)}" + (
+                f"; did you mean `{close[0]}`?" if close else ""
+            )
+    return meaning, reasons
+
+
+def _found(
+    counts: Counter[str], dropped: set[str], column: str
+) -> tuple[tuple[str, ...], dict[str, str], dict[str, str]]:
+    """Classes, meanings and reasons where nothing names the classes: whole numbers without a gap, or any text."""
+    present = {text: count for text, count in counts.items() if text not in dropped}
+    numbers = {text for text in present if _is_number(text)}
+    reasons: dict[str, str] = {}
+    if 2 * sum(present[text] for text in numbers) >= sum(present.values()) > 0:
+        reasons = {text: "is no number, while most others are" for text in present if text not in numbers}
+        reasons |= {text: "is no whole number from 0 up" for text in numbers if not text.isdecimal()}
+        whole = sorted(int(text) for text in numbers if text.isdecimal())
+        gap = next((b for a, b in pairwise(whole) if b > a + 1), None)
+        if gap is not None:
+            below = max(value for value in whole if value < gap)
+            above = sum(count for text, count in present.items() if text.isdecimal() and int(text) >= gap)
+            if 2 * above > sum(present.values()):
+                raise UsageProblem(
+                    f"the numbers in `{column}` leave gaps (nothing lies between {below} and {gap}), so they number no "
+                    "classes by themselves",
+                    hint="`--class-names A,B,…` names the classes in order; `--label-column COLUMN` chooses another column",
+                    code="not-a-label",
+                )
+            reason = (
+                f"is out of range: nothing lies between it and {below} (`--class-names` names classes that are rare)"
+            )
+            reasons |= {str(value): reason for value in whole if value >= gap}
+        classes = tuple(str(value) for value in whole if str(value) not in reasons)
+    else:
+        classes = tuple(sorted(present))
+        if len(classes) > 20 and 2 * len(classes) > sum(present.values()):
+            raise UsageProblem(
+                f"`{column}` holds {len(classes)} different values in {sum(present.values())} rows: it is no label",
+                hint="`--label-column COLUMN` names the column with the labels",
+                code="not-a-label",
+            )
+    return classes, {text: text for text in classes}, reasons
+
+
+def _whole(text: str) -> str:
+    """`3.0` as `3`: a column with gaps makes spreadsheets and data frames write whole numbers so."""
+    head, dot, tail = text.partition(".")
+    return str(int(head)) if head.isdecimal() and (not dot or (tail and not tail.strip("0"))) else text
+
+
+def _lowered(cells: Sequence[str]) -> list[str]:
+    known: dict[str, str] = {}
+    for cell in set(cells):
+        text = cell.strip().lower()
+        known[cell] = "-1" if text in {"-1.0", "-1"} else _whole(text)
+    return [known[cell] for cell in cells]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _left_out(keep: npt.NDArray[np.bool_], bad: Sequence[BadLabel]) -> list[str]:
+    empty = int((~keep).sum()) - len({problem.row for problem in bad})
+    return [f"{empty} cases without any label are left out"] if empty else []
+
+
+def _checked(task: str | None) -> Task:
+    assert task in TASKS
+    return task  # type: ignore[return-value]
+
+
+def _listed(names: Any, most: int = 12) -> str:
+    listed = [f"`{name}`" for name in names]
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
+def _hint(word: str, known: Sequence[str]) -> str | None:
+    close = nearest(word, known, 1)
+    return f"did you mean `{close[0]}`?" if close else None

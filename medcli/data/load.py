@@ -1,0 +1,393 @@
+"""From settings to data sets: which source reads what, which labels mean what, and which case is in which split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medcli.data.dataset import DataSet, Samples
+from medcli.data.decode import parse_window
+from medcli.data.labels import BadLabel, Labelled, LabelRules, read_labels
+from medcli.data.sources.cases import Cases
+from medcli.data.splits import SPLITS, draw, make_splits, val_from_train
+from medcli.data.subset import take
+from medcli.data.tables import is_table
+from medcli.data.target import Target
+from medcli.errors import UsageProblem, nearest
+from medcli.settings.groups import DataSettings
+
+__all__ = ["Named", "load_data", "named_sets"]
+
+SHOWN = 8
+BUILT_IN = "synthetic/"
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+PER_SET = ("image_dir", "image_column", "label_column", "patient_column")
+SINGLE = ("image_dir", "image_column", "patient_column")
+PATH_KEYS = ("path", "data")
+
+
+@dataclass(frozen=True)
+class Named:
+    """One data set as the user asked for it.
+
+    Args:
+        name: NAME, or the file's or folder's own.
+        path: where it lies, or a built-in name.
+        settings: the settings that hold for this set alone, without NAME= prefixes.
+    """
+
+    name: str
+    path: str
+    settings: DataSettings
+
+
+def load_data(
+    settings: DataSettings,
+    *,
+    data_tables: Mapping[str, Mapping[str, Any]] | None = None,
+    target: Target | None = None,
+    lenient: bool = False,
+) -> tuple[DataSet, ...]:
+    """Load every data set of `settings.data`. No image is decoded here.
+
+    Args:
+        settings: what to read and how.
+        data_tables: `[data.NAME]` tables of configuration files.
+        target: read the labels as this target, for a model that exists already.
+        lenient: leave impossible labels out and list them in `extra["impossible"]` as (id, where, reason).
+
+    Raises:
+        UsageProblem: whatever is wrong with paths, tables, labels or splits, with file and line.
+    """
+    sets = named_sets(settings, data_tables or {})
+    return tuple(_load(one, target, lenient) for one in sets)
+
+
+def named_sets(settings: DataSettings, data_tables: Mapping[str, Mapping[str, Any]]) -> tuple[Named, ...]:
+    """Take `NAME=PATH`, `NAME=VALUE` and `[data.NAME]` apart.
+
+    Raises:
+        UsageProblem: no data, one name for two sets, or several values where one fits.
+    """
+    if not settings.data:
+        raise UsageProblem(
+            "no data was named", hint="`--data PATH`, or `--data synthetic/chest` for a try", code="no-data"
+        )
+    split = [_name_and_path(text, data_tables) for text in settings.data]
+    names = [name for name, _, _ in split]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageProblem(
+            f"two data sets are called `{twice}`", hint=f"`--data {twice}-2=PATH` names one", code="duplicate-data"
+        )
+    unknown = {
+        value.split("=", 1)[0]
+        for field in PER_SET
+        for value in getattr(settings, field)
+        if _prefix(value) and any(given for _, _, given in split) and value.split("=", 1)[0] not in names
+    }
+    if unknown:
+        first = sorted(unknown)[0]
+        close = nearest(first, names, 1)
+        raise UsageProblem(
+            f"no data set is called `{first}`; there are {', '.join(f'`{name}`' for name in names)}",
+            hint=f"did you mean `{close[0]}`?" if close else None,
+            code="unknown-data",
+        )
+    return tuple(
+        Named(name, path, _settings_for(name, settings, data_tables.get(name, {}) if given else {}))
+        for name, path, given in split
+    )
+
+
+def _name_and_path(text: str, data_tables: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, bool]:
+    """Name, path, and whether the user gave the name."""
+    if text in data_tables:
+        table = data_tables[text]
+        path = next((str(table[key]) for key in PATH_KEYS if key in table), None)
+        if path is None:
+            raise UsageProblem(f"table `[data.{text}]` has no `path`", code="missing-path")
+        return text, path, True
+    name, separator, path = text.partition("=")
+    if separator and path and NAME.fullmatch(name) and not Path(text).exists():
+        return name, path, True
+    if text.startswith(BUILT_IN):
+        return text.replace("/", "-"), text, False
+    plain = Path(text)
+    own = plain.resolve().name
+    for suffix in (".gz", ".csv", ".tsv", ".txt", ".npz"):
+        own = own[: -len(suffix)] if own.lower().endswith(suffix) and own.lower() != suffix else own
+    return own or text, text, False
+
+
+def _prefix(value: str) -> bool:
+    name, separator, rest = value.partition("=")
+    return bool(separator and rest and NAME.fullmatch(name))
+
+
+def _settings_for(name: str, settings: DataSettings, table: Mapping[str, Any]) -> DataSettings:
+    changes: dict[str, Any] = {}
+    for field in PER_SET:
+        values = getattr(settings, field)
+        own = tuple(value.split("=", 1)[1] for value in values if _prefix(value) and value.split("=", 1)[0] == name)
+        common = tuple(value for value in values if not _prefix(value))
+        changes[field] = own or common or (values if not any(map(_prefix, values)) else ())
+    known = set(DataSettings.__dataclass_fields__)
+    for key, value in table.items():
+        field = key.replace("-", "_")
+        if field in PATH_KEYS:
+            continue
+        if field not in known:
+            close = nearest(field, known, 1)
+            raise UsageProblem(
+                f"unknown key `{key}` in `[data.{name}]`" + (f"; did you mean `{close[0]}`?" if close else ""),
+                code="unknown-key",
+            )
+        if field in PER_SET and changes[field]:
+            continue  # a flag outranks a file
+        is_tuple = isinstance(getattr(settings, field), tuple)
+        changes[field] = tuple(value) if isinstance(value, list | tuple) else (value,) if is_tuple else value
+    for field in SINGLE:
+        if len(changes[field]) > 1:
+            flag = "--" + field.replace("_", "-")
+            raise UsageProblem(
+                f"`{flag}` has {len(changes[field])} values for data set `{name}`: "
+                + ", ".join(f"`{value}`" for value in changes[field]),
+                hint=f"`{flag} {name}=VALUE` sets it for one data set",
+                code="several-values",
+            )
+    return replace(settings, **changes)
+
+
+def _load(one: Named, target: Target | None, lenient: bool) -> DataSet:
+    if one.path.startswith(BUILT_IN):
+        from medcli.data.synthetic.source import load_synthetic
+
+        return _limited(replace(load_synthetic(one.path, one.settings), name=one.name), one.settings)
+    try:
+        parse_window(one.settings.window)
+    except ValueError as error:
+        raise UsageProblem(str(error), where="--window", code="bad-window") from None
+    cases = _cases(one)
+    labelled = read_labels(cases.columns, cases.where, _rules(cases, one.settings, target))
+    if labelled.bad and not lenient:
+        raise _impossible(labelled.bad)
+    cases = _with_patients(cases, one.settings)
+    dataset = _dataset(one, cases, labelled)
+    if target is None and not lenient:
+        _refuse_one_class(dataset)
+    return _limited(dataset, one.settings)
+
+
+def _cases(one: Named) -> Cases:
+    path = Path(one.path)
+    chosen = one.settings
+    if not path.exists():
+        raise UsageProblem(
+            f"`{one.path}` does not exist", where="--data", hint=_similar_path(path), code="missing-path"
+        )
+    if path.is_dir():
+        _refuse_flags(
+            chosen, "a folder of class folders", ("image_dir", "image_column", "label_column", "patient_column")
+        )
+        from medcli.data.sources.folder import folder_cases
+
+        return folder_cases(one.path, chosen.window)
+    if path.suffix.lower() == ".npz":
+        _refuse_flags(chosen, "an .npz file", ("image_dir", "image_column", "label_column", "patient_column"))
+        from medcli.data.sources.npz import npz_cases
+
+        return npz_cases(one.path)
+    if is_table(one.path):
+        from medcli.data.sources.table import TableColumns, table_cases
+
+        wanted = TableColumns(
+            image="".join(chosen.image_column),
+            labels=chosen.label_column,
+            patient="".join(chosen.patient_column),
+            split=chosen.split_column or "",
+            image_dir="".join(chosen.image_dir),
+        )
+        return table_cases(one.path, wanted, chosen.window, skip_missing=chosen.skip_unreadable)
+    raise UsageProblem(
+        f"`{one.path}` is neither a folder, a table (.csv, .tsv, .txt, also .gz) nor an .npz file",
+        where="--data",
+        code="unknown-data-kind",
+    )
+
+
+def _refuse_flags(settings: DataSettings, what: str, fields: Sequence[str]) -> None:
+    for field in (*fields, "split_column"):
+        if getattr(settings, field):
+            flag = "--" + field.replace("_", "-")
+            raise UsageProblem(f"`{flag}` belongs to a table, and the data is {what}", where=flag, code="not-a-table")
+
+
+def _rules(cases: Cases, settings: DataSettings, target: Target | None) -> LabelRules:
+    return LabelRules(
+        task=settings.task or cases.task,
+        class_names=settings.class_names or cases.class_names,
+        positive=settings.positive_class or _known_positive(cases, settings),
+        ignored=settings.ignore_class,
+        ordinal_columns=settings.ordinal_column,
+        expected=target,
+    )
+
+
+def _known_positive(cases: Cases, settings: DataSettings) -> str | None:
+    """The finding as the source knows it, unless the user renamed the classes or asked for another task."""
+    return cases.positive if not settings.class_names and settings.task in {None, "binary"} else None
+
+
+def _with_patients(cases: Cases, settings: DataSettings) -> Cases:
+    if settings.patient_pattern is None:
+        return cases
+    if cases.patients is not None:
+        raise UsageProblem("`--patient-column` and `--patient-pattern` exclude each other", code="two-patients")
+    try:
+        pattern = re.compile(settings.patient_pattern)
+    except re.error as error:
+        raise UsageProblem(
+            f"`{settings.patient_pattern}` is no regular expression: {error}",
+            where="--patient-pattern",
+            code="bad-regex",
+        ) from None
+    if not pattern.groups:
+        raise UsageProblem(
+            f"`{settings.patient_pattern}` has no group; the first group is the patient",
+            where="--patient-pattern",
+            hint=r"`--patient-pattern '^([^_]+)_'`",
+            code="bad-regex",
+        )
+    names = [name.rsplit("/", 1)[-1] for name in cases.ids]
+    found = [pattern.search(name) for name in names]
+    unmatched = [name for name, match in zip(names, found, strict=True) if match is None or not match[1]]
+    if unmatched:
+        listed = ", ".join(f"`{name}`" for name in unmatched[:SHOWN])
+        raise UsageProblem(
+            f"{len(unmatched)} of {len(names)} file names hold no patient by this pattern: {listed}"
+            + (" …" if len(unmatched) > SHOWN else ""),
+            where="--patient-pattern",
+            code="no-patient",
+        )
+    return replace(cases, patients=np.array([match[1] for match in found if match], dtype=np.str_))
+
+
+def _dataset(one: Named, cases: Cases, labelled: Labelled) -> DataSet:
+    settings = one.settings
+    rows = np.flatnonzero(labelled.keep)
+    if not len(rows):
+        raise UsageProblem(f"no case of `{one.path}` has a usable label", code="no-labels")
+    labels = labelled.labels[rows]
+    patients = None if cases.patients is None else cases.patients[rows]
+    notes = [*cases.notes, *labelled.notes]
+    if _known_positive(cases, settings) and settings.positive_class is None:
+        number = labelled.target.positive
+        notes.append(
+            f"positive class: `{labelled.target.class_names[number]}`, label {number} of this set "
+            "(`--positive-class` chooses the other)"
+        )
+    made = cases.splits is None
+    if cases.splits is None:
+        splits = make_splits(labels, labelled.target, patients, settings.split, settings.split_seed)
+        notes.append(_made_note(splits, patients, settings))
+    else:
+        splits = cases.splits[rows].astype("<U5")
+        if "val" not in splits and "train" in splits:
+            made = True
+            train = np.flatnonzero(splits == "train")
+            own = None if patients is None else patients[train]
+            drawn = val_from_train(labels[train], labelled.target, own, settings.split, settings.split_seed)
+            splits[train] = drawn
+            by = "" if patients is None else " by patient"
+            notes.append(
+                f"the data has no val split: {int((drawn == 'val').sum())} of {len(train)} training cases were drawn "
+                f"for it{by} (split seed {settings.split_seed})"
+            )
+        notes += _shared_patients(splits, patients)
+    ids = np.array(cases.ids, dtype=np.str_)
+    everything = Samples(ids, cases.images, labelled.labels, cases.patients)
+    return DataSet(
+        name=one.name,
+        origin=one.path,
+        target=labelled.target,
+        splits={split: take(everything, rows[splits == split]) for split in SPLITS if (splits == split).any()},
+        channels=cases.channels,
+        notes=tuple(notes),
+        skipped=cases.skipped,
+        made_splits=made,
+        extra={
+            **cases.extra,
+            "impossible": tuple((cases.ids[bad.row], bad.where, bad.reason) for bad in labelled.bad),
+        },
+    )
+
+
+def _made_note(splits: npt.NDArray[np.str_], patients: npt.NDArray[np.str_] | None, settings: DataSettings) -> str:
+    counts = " / ".join(str(int((splits == split).sum())) for split in SPLITS)
+    by = "by patient" if patients is not None else "by image (`--patient-column` keeps patients together)"
+    return f"train / val / test were drawn {by}: {counts} (split seed {settings.split_seed})"
+
+
+def _shared_patients(splits: npt.NDArray[np.str_], patients: npt.NDArray[np.str_] | None) -> list[str]:
+    if patients is None:
+        return []
+    seen: dict[str, set[str]] = {}
+    for patient, split in zip(patients.tolist(), splits.tolist(), strict=True):
+        seen.setdefault(patient, set()).add(split)
+    shared = sum(len(found) > 1 for found in seen.values())
+    return (
+        [f"{shared} patients are in more than one of the data's own splits (`medcli data check` lists them)"]
+        if shared
+        else []
+    )
+
+
+def _refuse_one_class(dataset: DataSet) -> None:
+    train = dataset.splits.get("train")
+    if train is None or dataset.target.task not in {"binary", "multiclass", "ordinal"}:
+        return
+    present = set(train.labels.tolist())
+    if len(present) == 1:
+        name = dataset.target.class_names[present.pop()]
+        raise UsageProblem(
+            f"the training cases hold one class only (`{name}`); a classifier needs two", code="one-class"
+        )
+
+
+def _limited(dataset: DataSet, settings: DataSettings) -> DataSet:
+    if settings.limit is None:
+        return dataset
+    splits = {
+        split: take(samples, draw(samples.labels, settings.limit, settings.split_seed))
+        for split, samples in dataset.splits.items()
+    }
+    counts = ", ".join(f"{split} {len(samples)} of {len(dataset.splits[split])}" for split, samples in splits.items())
+    return replace(dataset, splits=splits, notes=(*dataset.notes, f"limited to {counts}"))
+
+
+def _impossible(bad: Iterable[BadLabel]) -> UsageProblem:
+    listed = list(bad)
+    if len(listed) == 1:
+        return UsageProblem(listed[0].reason, where=listed[0].where, code="bad-label")
+    lines = "\n".join(f"  {problem.where}: {problem.reason}" for problem in listed[:SHOWN])
+    more = f"\n  and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return UsageProblem(
+        f"{len(listed)} labels are impossible:\n{lines}{more}",
+        where=listed[0].where,
+        hint="`medcli data check --fix-report FILE` lists them all",
+        code="bad-label",
+    )
+
+
+def _similar_path(path: Path) -> str | None:
+    if not path.parent.is_dir():
+        return None
+    close = nearest(path.name, [entry.name for entry in path.parent.iterdir()], 1)
+    return f"did you mean `{path.parent / close[0]}`?" if close else None

@@ -1,0 +1,1 @@
+"""Where images and labels come from: one module per kind of data set, each returning `Cases`."""
