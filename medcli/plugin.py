@@ -121,7 +121,10 @@ class Reference:
 
     def bibtex(self) -> str:
         """One BibTeX entry, ending without a newline."""
-        lines = [f"  title = {{{{{self.title}}}}}", f"  author = {{{' and '.join(self.authors)}}}"]
+        lines = [
+            f"  title = {{{{{self.title.replace('&', chr(92) + '&')}}}}}",
+            f"  author = {{{' and '.join(self.authors)}}}",
+        ]
         lines += [f"  year = {{{self.year}}}", f"  url = {{{self.url}}}"]
         kind = "misc"
         if self.venue:
@@ -279,6 +282,7 @@ class ArchitectureCard:
         scaling: compound scaling, for families that have it.
         recipes: strategy to recipe.
         options: keywords of the factory that a user may set.
+        any_option: whether the factory takes more keywords than `options` lists.
         lora_targets: role (`qkv`, `attn`, `mlp`, `conv`) to patterns of module names within the backbone, `*` matching
             any text; `conv` means convolutions without groups among the modules matched.
         size: which image sizes it takes.
@@ -309,6 +313,7 @@ class ArchitectureCard:
     scaling: Scaling | None = None
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     options: Mapping[str, OptionCard] = field(default_factory=dict)
+    any_option: bool = False
     lora_targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     size: SizeRule = SizeRule()
     drop_path: bool | None = None

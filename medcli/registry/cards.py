@@ -13,7 +13,7 @@ from medcli.registry.card_schema import build_card, option_fault
 from medcli.registry.discovery import Entry, Problem, Registry
 from medcli.registry.namespaces import read_names
 
-__all__ = ["RecipeLayer", "card_problems", "parse_options", "read_card", "recipe_layer"]
+__all__ = ["RecipeLayer", "card_problems", "factory_weights", "parse_options", "read_card", "recipe_layer"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def card_problems(registry: Registry) -> tuple[Problem, ...]:
 def parse_options(entry: Entry, card: ArchitectureCard | None, pairs: Sequence[str]) -> dict[str, Any]:
     """`--arch-opt KEY=VALUE` as typed keywords of the factory; only those given.
 
-    A plugin without a card lists no options: its values are read as number, true, false or text.
+    Where the card says `any_option`, or there is none, values of other keys are read as number, true, false or text.
 
     Raises:
         UsageProblem: no `=`, a key that the card does not list (nearest named), or a bad value.
@@ -102,7 +102,7 @@ def parse_options(entry: Entry, card: ArchitectureCard | None, pairs: Sequence[s
         where = f"--arch-opt {pair}"
         if not equals or not key:
             problems.append(_bad_option(f"`{pair}` is not of the form KEY=VALUE", where))
-        elif card is None:
+        elif card is None or (card.any_option and key not in card.options):
             options[key] = _guess(text.strip())
         elif key not in card.options:
             near = nearest(key, card.options)
@@ -123,6 +123,24 @@ def parse_options(entry: Entry, card: ArchitectureCard | None, pairs: Sequence[s
     if problems:
         raise Problems(problems)
     return options
+
+
+def factory_weights(card: ArchitectureCard | None, weights: str | None, pretrained: bool = False) -> str | None:
+    """What a factory is given as `weights`: a tag of the card with its source, or whatever was said.
+
+    A tag whose source is a repository of timm on the hub becomes timm's own name for it (`resnet18.a1_in1k`), which
+    `TimmBackbone` takes; files and other tags are handed on as they are.
+
+    Args:
+        card: of the architecture, or None.
+        weights: tag, file, or None.
+        pretrained: whether the card's default is meant where `weights` is None.
+    """
+    if card is None:
+        return weights
+    chosen = weights or (card.default_weights if pretrained else "") or None
+    known = card.weight(chosen) if chosen else None
+    return known.source.removeprefix("timm/") if known and known.source.startswith("timm/") else chosen
 
 
 def recipe_layer(card: ArchitectureCard | None, strategy: str) -> RecipeLayer | None:
