@@ -76,14 +76,13 @@ def build_classifier(
         UsageProblem: unknown architecture, options, image size or weights.
         RunFailure: the architecture's package is broken, or does not keep the contract of `medcli.plugin.Backbone`.
     """
-    from medcli.registry.cards import read_card
+    from medcli.registry.cards import factory_weights, read_card
     from medcli.registry.discovery import discover, find, load_factory
 
     entry = find(discover(), spec.architecture)
     factory = load_factory(entry)
-    if pretrained and weights is None:
-        card = read_card(entry)
-        weights = card.default_weights or None if card else None
+    if pretrained or weights:
+        weights = factory_weights(read_card(entry), weights, pretrained)
     _check_options(entry.name, factory, spec.options)
     with _seeded(seed):
         try:
