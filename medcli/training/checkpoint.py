@@ -6,9 +6,8 @@ No pickle is written or read: tensors are safetensors, the rest is JSON, and bot
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ class Position:
     steps: int = 0
     loss_sum: float = 0.0
     seen: int = 0
-    plateau: Plateau = Plateau()
+    plateau: Plateau = field(default_factory=Plateau)
     seconds: float = 0.0
 
 
@@ -112,7 +111,7 @@ def save_checkpoint(
     partial = path.with_name(path.name + ".partial")
     own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     save_file(own, partial, metadata={"medcli": json.dumps(metadata)})
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -59,7 +59,10 @@ def _scaled(rule: str, labels: npt.NDArray[Any], size: int) -> npt.NDArray[np.fl
     else:
         weights = (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA**present)
     weights[counts == 0] = 0
-    return (weights * counts.sum() / np.maximum((weights * counts).sum(), 1e-12)).astype(np.float32)
+    scaled: npt.NDArray[np.float32] = (weights * counts.sum() / np.maximum((weights * counts).sum(), 1e-12)).astype(
+        np.float32
+    )
+    return scaled
 
 
 def _positive_weights(rule: str, labels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -70,7 +73,10 @@ def _positive_weights(rule: str, labels: npt.NDArray[Any]) -> npt.NDArray[np.flo
     else:
         ratio = negative / np.maximum(positive, 1)
         ratio = np.sqrt(ratio) if rule == "sqrt" else ratio
-    return np.clip(ratio, 1 / LARGEST_POSITIVE_WEIGHT, LARGEST_POSITIVE_WEIGHT).astype(np.float32)
+    capped: npt.NDArray[np.float32] = np.clip(ratio, 1 / LARGEST_POSITIVE_WEIGHT, LARGEST_POSITIVE_WEIGHT).astype(
+        np.float32
+    )
+    return capped
 
 
 def _listed(rule: str, target: Target) -> npt.NDArray[np.float32]:

@@ -40,7 +40,7 @@ class Interruption:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the signal protocol)
         if self.signal:
             raise KeyboardInterrupt
         self.signal = number

@@ -106,9 +106,7 @@ def _class_loss(
     return (focus * each).sum() / denominator
 
 
-def _multioutput(
-    target: Target, loss: LossName, weights: Tensor | None, gamma: float, smoothing: float
-) -> Criterion:
+def _multioutput(target: Target, loss: LossName, weights: Tensor | None, gamma: float, smoothing: float) -> Criterion:
     sizes = [len(output.classes) for output in target.outputs]
 
     def criterion(raw: Tensor, labels: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2
-from torch import nn
 
 from medcli.models.classifier import Classifier
 from medcli.settings.groups import TrainingSettings
@@ -35,9 +34,10 @@ def make_optimizer(classifier: Classifier, settings: TrainingSettings, device: t
     groups = parameter_groups(classifier, settings.lr, settings.weight_decay)
     own = [{key: value for key, value in group.items() if key != "names"} for group in groups]
     extra: dict[str, Any] = {"fused": True} if device.type in {"cpu", "cuda"} else {}
-    return create_optimizer_v2(
-        own, opt="sgd" if settings.optimizer == "sgd" else settings.optimizer, lr=settings.lr, momentum=0.9, **extra
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
+        own, opt=settings.optimizer, lr=settings.lr, momentum=0.9, **extra
     )
+    return optimizer
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
@@ -45,7 +45,3 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
 
-
-def trainable(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that learn."""
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -13,9 +13,7 @@ from scipy.special import expit, log_expit, log_softmax
 MULTICLASS = Target("multiclass", ("a", "b", "c"))
 ORDINAL = Target("ordinal", ("0", "1", "2", "3"))
 MULTILABEL = Target("multilabel", ("x", "y", "z"))
-ZONES = Target(
-    "multioutput", outputs=(Output("left", ("0", "1", "2"), ordinal=True), Output("right", ("no", "yes")))
-)
+ZONES = Target("multioutput", outputs=(Output("left", ("0", "1", "2"), ordinal=True), Output("right", ("no", "yes"))))
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -57,7 +55,12 @@ def test_focal_without_focus_is_cross_entropy() -> None:
 def test_bce_averages_over_the_labels_that_are_known() -> None:
     raw = draw(4, 3)
     labels = torch.tensor(
-        [[1.0, 0.0, float("nan")], [0.0, float("nan"), float("nan")], [1.0, 1.0, float("nan")], [0.0, 0.0, float("nan")]],
+        [
+            [1.0, 0.0, float("nan")],
+            [0.0, float("nan"), float("nan")],
+            [1.0, 1.0, float("nan")],
+            [0.0, 0.0, float("nan")],
+        ],
         dtype=torch.float64,
     )
     z, y = raw.numpy(), labels.numpy()

@@ -1,0 +1,87 @@
+"""One real step before a long run: does it fit, and how long will it take?"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+
+from medcli.training.engine import Prepared
+from medcli.training.loop import learn_window
+from medcli.training.memory import explain_out_of_memory
+
+__all__ = ["DryRun", "dry_run"]
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a training would need.
+
+    Args:
+        parameters: all parameters.
+        trainable: those that learn.
+        device: where it ran.
+        precision: with what numbers.
+        steps_per_epoch: optimiser steps in an epoch.
+        epochs: epochs planned.
+        loss: loss of the first step.
+        seconds_per_step: of the second step, after warm-up; includes reading and augmentation.
+        hours: estimate for all epochs without validation.
+        peak_memory_gib: on the device; of the whole process when the device is the CPU.
+    """
+
+    parameters: int
+    trainable: int
+    device: str
+    precision: str
+    steps_per_epoch: int
+    epochs: int
+    loss: float
+    seconds_per_step: float
+    hours: float
+    peak_memory_gib: float
+
+
+def dry_run(prepared: Prepared, steps_per_epoch: int) -> DryRun:
+    """Learn two windows of batches for real and measure the second; writes nothing.
+
+    Args:
+        prepared: a plan over a few batches of the data.
+        steps_per_epoch: optimiser steps of a whole epoch.
+    """
+    parts, accumulate = prepared.parts, prepared.plan.training.accumulate
+    on_gpu = prepared.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(prepared.device)
+    parts.classifier.train()
+    losses, seconds = [], 0.0
+    with explain_out_of_memory(prepared.plan):
+        for epoch in range(2):
+            began = time.perf_counter()
+            window = tuple(islice(parts.batches.epoch(epoch), accumulate))
+            losses.append(float(learn_window(parts, window, epoch)))
+            seconds = time.perf_counter() - began
+    counts = parts.classifier.parameter_counts()
+    return DryRun(
+        parameters=counts.total,
+        trainable=counts.trainable,
+        device=str(prepared.device),
+        precision=prepared.precision,
+        steps_per_epoch=steps_per_epoch,
+        epochs=prepared.plan.training.epochs,
+        loss=losses[0],
+        seconds_per_step=seconds,
+        hours=seconds * steps_per_epoch * prepared.plan.training.epochs / 3600,
+        peak_memory_gib=_peak(prepared.device) / 2**30,
+    )
+
+
+def _peak(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(used if sys.platform == "darwin" else used * 1024)

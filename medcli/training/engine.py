@@ -1,0 +1,369 @@
+"""A training from plan to finished run: builds the parts, runs the loop, keeps what must be kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from timm.utils.model_ema import ModelEmaV3
+from torch import nn
+
+from medcli.data.augment import Augmentation
+from medcli.data.batches import Batches, open_batches
+from medcli.data.dataset import Samples
+from medcli.errors import UsageProblem
+from medcli.evaluation.monitor import monitor_metrics
+from medcli.models.build import Built, build_classifier, load_model, save_model
+from medcli.models.classifier import Classifier
+from medcli.models.device import Precision, choose_device, choose_precision
+from medcli.prediction.predict import as_predictions, raw_outputs
+from medcli.runs.directory import RunDirectory
+from medcli.runs.records import append_metrics
+from medcli.training.best import Best
+from medcli.training.checkpoint import Position, conditions, load_checkpoint, restore, save_checkpoint
+from medcli.training.class_weights import class_weights
+from medcli.training.interruption import Interruption
+from medcli.training.loop import Parts, fit
+from medcli.training.losses import make_criterion
+from medcli.training.memory import explain_out_of_memory
+from medcli.training.optimisers import make_optimizer
+from medcli.training.plan import Plan
+from medcli.training.progress import TrainingProgress
+from medcli.training.schedules import Schedule
+
+__all__ = ["Prepared", "Trained", "prepare", "train"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network, its data and everything that makes it learn, before the first step.
+
+    Args:
+        plan: what was decided.
+        parts: what the loop works with.
+        built: the network as built, with the report on loaded weights.
+        batches: batches by split, in file order but for `train`.
+        device: where it runs.
+        precision: with what numbers.
+        notes: sentences the user should read.
+    """
+
+    plan: Plan
+    parts: Parts
+    built: Built
+    batches: dict[str, Batches]
+    device: torch.device
+    precision: Precision
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training ended.
+
+    Args:
+        position: where it stands.
+        signal: the signal that interrupted it, or 0.
+        early: whether patience ended it.
+    """
+
+    position: Position
+    signal: int
+    early: bool
+
+
+def prepare(plan: Plan, *, progress: Callable[[str, int, int], None] | None = None) -> Prepared:
+    """Build the network and open the data; nothing is written but the image cache.
+
+    Raises:
+        UsageProblem: settings this network, data or machine cannot do.
+        RunFailure: unreadable images.
+    """
+    settings, compute = plan.training, plan.compute
+    device = choose_device(compute.device)
+    precision = choose_precision(compute.precision, device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    if compute.deterministic:
+        torch.use_deterministic_algorithms(True)
+    set_seed(compute.seed)
+    built = build_classifier(plan.spec, weights=plan.model.weights, pretrained=plan.model.pretrained)
+    classifier, notes = built.classifier, list(plan.notes)
+    if settings.init_from:
+        notes.append(start_from(classifier, plan, Path(settings.init_from)))
+    freeze(classifier, plan)
+    batches = open_splits(plan, device, progress)
+    accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device.type == "cpu")
+    classifier.to(device).to(memory_format=torch.channels_last)
+    ema = ema_of(classifier, plan)
+    optimizer = make_optimizer(classifier, settings, device)
+    callable_ = torch.compile(classifier) if settings.compile else classifier
+    forward, optimizer = accelerator.prepare(callable_, optimizer)
+    train_samples = plan.data.splits["train"]
+    weights = class_weights(settings.class_weights, plan.data.target, train_samples.labels)
+    steps = math.ceil(len(batches["train"]) / settings.accumulate)
+    parts = Parts(
+        accelerator=accelerator,
+        classifier=classifier,
+        forward=forward,
+        ema=ema,
+        optimizer=optimizer,
+        schedule=Schedule.of(settings, steps),
+        criterion=make_criterion(
+            plan.data.target,
+            plan.loss,
+            weights=None if weights is None else torch.from_numpy(weights).to(device),
+            gamma=settings.focal_gamma,
+            smoothing=settings.label_smoothing,
+        ),
+        batches=batches["train"],
+        augment=None
+        if settings.augment == "none" and settings.flip == "none"
+        else Augmentation(settings.augment, settings.flip, compute.seed),
+        preprocessing=plan.preprocessing,
+        settings=settings,
+        describe=lambda cases: describe_cases(batches["train"].samples, cases),
+    )
+    return Prepared(plan, parts, built, batches, device, precision, tuple(notes))
+
+
+def describe_cases(samples: Samples, cases: Sequence[int], shown: int = 8) -> str:
+    """The identifiers of some cases, for an error message."""
+    names = [str(samples.ids[case]) for case in cases[:shown]]
+    return ", ".join(names) + (f" and {len(cases) - shown} more" if len(cases) > shown else "")
+
+
+def start_from(classifier: Classifier, plan: Plan, run: Path) -> str:
+    """Copy the best weights of a run into the network; a head for other classes stays new. Returns what was done."""
+    loaded = load_model(run / "model.safetensors" if run.is_dir() else run)
+    if loaded.spec.architecture != plan.spec.architecture:
+        raise UsageProblem(
+            f"`--init-from` is a {loaded.spec.architecture}, this is a {plan.spec.architecture}",
+            where=str(run),
+            hint=f"use `medcli train {loaded.spec.architecture} … --init-from {run}`",
+            code="other-architecture",
+        )
+    classifier.backbone.load_state_dict(loaded.classifier.backbone.state_dict())
+    same = loaded.spec.target == plan.spec.target and loaded.spec.head_kind == plan.spec.head_kind
+    if same and loaded.spec.head_norm == plan.spec.head_norm:
+        classifier.medcli_head.load_state_dict(loaded.classifier.medcli_head.state_dict())
+        return f"weights: the best of {run}, head included"
+    return f"weights: the backbone of {run}; the head is new, because the targets differ"
+
+
+def freeze(classifier: Classifier, plan: Plan) -> None:
+    """Apply `--freeze-backbone`, `--freeze-layers` and `--grad-checkpointing`."""
+    settings = plan.training
+    if settings.freeze_backbone:
+        classifier.freeze_backbone()
+    elif settings.freeze_layers:
+        classifier.freeze_stages(settings.freeze_layers)
+    if settings.grad_checkpointing:
+        enable = getattr(classifier.backbone, "set_grad_checkpointing", None)
+        if enable is None:
+            raise UsageProblem(
+                f"{plan.spec.architecture} cannot recompute activations (`--grad-checkpointing`)",
+                hint="use a smaller `--batch-size` with `--accumulate`",
+                code="no-grad-checkpointing",
+            )
+        enable(True)
+
+
+def ema_of(classifier: Classifier, plan: Plan) -> ModelEmaV3 | None:
+    """The moving average, whose decay rises as (step / (10 + step)) until `--ema-decay`."""
+    if not plan.training.ema:
+        return None
+    return ModelEmaV3(classifier, decay=plan.training.ema_decay, use_warmup=True, warmup_gamma=10.0, warmup_power=1.0)
+
+
+def open_splits(
+    plan: Plan, device: torch.device, progress: Callable[[str, int, int], None] | None
+) -> dict[str, Batches]:
+    """Batches of every split, decoded once where that fits.
+
+    Raises:
+        RunFailure: unreadable images without `--skip-unreadable`; every file of the split is named.
+    """
+    compute, settings = plan.compute, plan.data_settings
+    opened: dict[str, Batches] = {}
+    for split, samples in plan.data.splits.items():
+        count, learn = len(samples), split == "train"
+
+        def watch(done: int, total: int, split: str = split) -> None:
+            if progress is not None:
+                progress(split, done, total)
+
+        opened[split] = open_batches(
+            samples,
+            plan.preprocessing,
+            batch_size=compute.batch_size,
+            seed=compute.seed,
+            shuffle=learn,
+            workers=compute.workers,
+            cache=settings.cache,
+            cache_limit=settings.cache_limit,
+            # A last batch of one image has no variance for a normalisation layer to divide by.
+            drop_last=learn and count > compute.batch_size > 1 and count % compute.batch_size == 1,
+            skip_unreadable=settings.skip_unreadable,
+            device=device,
+            progress=watch,
+        )
+    return opened
+
+
+def raw_of(prepared: Prepared, network: nn.Module, split: str) -> torch.Tensor:
+    """Raw outputs [n, ...] of a network for one split, on the CPU."""
+    batches = prepared.batches[split]
+    return raw_outputs(
+        network,
+        batches.epoch(0),
+        batches.samples,
+        preprocessing=prepared.plan.preprocessing,
+        device=prepared.device,
+        precision=prepared.precision,
+    )
+
+
+class RunJournal:
+    """Keeps a run's figures, best weights and checkpoints."""
+
+    def __init__(self, prepared: Prepared, run: RunDirectory, progress: TrainingProgress) -> None:
+        self.prepared = prepared
+        self.run = run
+        self.progress = progress
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        prepared, plan = self.prepared, self.prepared.plan
+        raw = raw_of(prepared, network, "val")
+        samples = prepared.batches["val"].samples
+        labels = torch.from_numpy(np.ascontiguousarray(samples.labels))
+        loss = float(prepared.parts.criterion(raw.to(prepared.device), labels.to(prepared.device)))
+        head = plan.spec.head_kind
+        figures = monitor_metrics(as_predictions(raw, samples, target=plan.data.target, head_kind=head))
+        return {"loss": loss, **figures}
+
+    def improved(self, position: Position) -> None:
+        plan = self.prepared.plan
+        save_model(
+            self.run.model_file,
+            self.prepared.parts.network,
+            plan.spec,
+            plan.preprocessing,
+            {"epoch": position.best.epoch, "monitor": position.best.monitor, "value": position.best.value},
+        )
+
+    def epoch_done(self, row: dict[str, Any]) -> None:
+        append_metrics(self.run, row)
+        figures = {name: value for name, value in row.items() if name.startswith(("train_", "val_")) or name == "lr"}
+        self.progress.epoch(
+            epoch=row["epoch"],
+            metrics=figures,
+            monitor=f"val_{self.prepared.plan.monitor}",
+            best=row["best"],
+            seconds=row["seconds"],
+            images_per_second=row["images_per_second"],
+        )
+
+    def save(self, position: Position) -> None:
+        parts = self.prepared.parts
+        scaler = parts.accelerator.scaler
+        save_checkpoint(
+            self.run.checkpoint_file,
+            position=position,
+            model=parts.classifier,
+            ema=None if parts.ema is None else parts.ema.module,
+            optimizer=unwrapped(parts.optimizer),
+            scaler=scaler.state_dict() if scaler is not None else {},
+            device=self.prepared.device,
+        )
+
+
+def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimiser inside accelerate's wrapper."""
+    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return inner
+
+
+def train(
+    prepared: Prepared,
+    run: RunDirectory,
+    progress: TrainingProgress,
+    *,
+    resume: bool = False,
+    extend: int = 0,
+    say: Callable[[str], None] = lambda text: None,
+) -> Trained:
+    """Run the loop to its end, to patience, or to a signal. The run directory must be claimed.
+
+    Args:
+        resume: continue from the run's checkpoint.
+        extend: epochs beyond the planned ones.
+        say: receives sentences the user should read.
+
+    Raises:
+        RunFailure: a loss that is not finite, or no memory; the sentence says which setting to change.
+    """
+    parts, settings = prepared.parts, prepared.plan.training
+    position = Position(best=Best(prepared.plan.monitor))
+    last = settings.epochs
+    if resume:
+        position = continue_from(prepared, run, say)
+        if extend:
+            last = max(position.epoch, 0 if position.batch else position.epoch) + extend
+            position = replace(position, best=replace(position.best, waited=0))
+            if position.epoch < settings.epochs and position.batch:
+                last = settings.epochs + extend
+    journal = RunJournal(prepared, run, progress)
+    images = len(parts.batches.samples)
+    progress.start(epochs=last, steps=len(parts.batches), images=images, first_epoch=position.epoch)
+    try:
+        with Interruption() as interruption, explain_out_of_memory(prepared.plan):
+            position = fit(parts, position, journal, interruption, last)
+    finally:
+        progress.finish()
+    finished = position.epoch >= last or position.best.exhausted(settings.patience)
+    return Trained(position, 0 if finished else interruption.signal, position.epoch < last)
+
+
+def continue_from(prepared: Prepared, run: RunDirectory, say: Callable[[str], None]) -> Position:
+    """Restore a checkpoint into the parts; says what keeps the continuation from being bit-exact."""
+    parts = prepared.parts
+    checkpoint = load_checkpoint(run.checkpoint_file)
+    optimizer = unwrapped(parts.optimizer)
+    restore(
+        checkpoint,
+        model=parts.classifier,
+        ema=None if parts.ema is None else parts.ema.module,
+        optimizer=optimizer,
+        device=prepared.device,
+    )
+    if checkpoint.scaler and parts.accelerator.scaler is not None:
+        parts.accelerator.scaler.load_state_dict(dict(checkpoint.scaler))
+    now = conditions(optimizer, prepared.device)
+    changed = [f"{name} {old} -> {now[name]}" for name, old in checkpoint.conditions.items() if now.get(name) != old]
+    if changed:
+        say(f"the continuation is exact only up to rounding: {', '.join(changed)}")
+    return checkpoint.position
+
+
+def require_splits(plan: Plan) -> None:
+    """Training needs images to learn from and images to choose the best epoch by.
+
+    Raises:
+        RunFailure: never; UsageProblem: a split is missing or empty.
+    """
+    for split in ("train", "val"):
+        if split not in plan.data.splits or not len(plan.data.splits[split]):
+            raise UsageProblem(
+                f"`{plan.data.name}` has no `{split}` images",
+                where=plan.data.origin,
+                hint="let medcli draw splits with `--split 0.7,0.15,0.15`, or see `medcli data check`",
+                code="no-split",
+            )

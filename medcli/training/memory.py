@@ -1,0 +1,49 @@
+"""Running out of memory, said as the setting to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from medcli.errors import RunFailure
+from medcli.training.plan import Plan
+
+__all__ = ["explain_out_of_memory"]
+
+
+@contextmanager
+def explain_out_of_memory(plan: Plan) -> Iterator[None]:
+    """Turn a device's or the machine's out-of-memory error into advice.
+
+    Raises:
+        RunFailure: naming the settings that need less memory, the gentlest first.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise RunFailure(_sentence(plan), hint=_advice(plan), code="out-of-memory") from error
+    except RuntimeError as error:
+        # The CPU allocator and MPS report it as a plain RuntimeError.
+        if "not enough memory" not in str(error) and "out of memory" not in str(error).lower():
+            raise
+        raise RunFailure(_sentence(plan), hint=_advice(plan), code="out-of-memory") from error
+
+
+def _sentence(plan: Plan) -> str:
+    size = plan.preprocessing.image_size
+    return f"out of memory with batches of {plan.compute.batch_size} images of {size} × {size} pixels"
+
+
+def _advice(plan: Plan) -> str:
+    advice = []
+    batch = plan.compute.batch_size
+    if batch > 1:
+        advice.append(f"`--batch-size {batch // 2} --accumulate {plan.training.accumulate * 2}` learns the same")
+    if not plan.training.grad_checkpointing:
+        advice.append("`--grad-checkpointing`")
+    if plan.compute.precision == "fp32":
+        advice.append("`--precision bf16`")
+    advice.append(f"`--image-size {max(32, plan.preprocessing.image_size // 2)}`")
+    return "try " + ", ".join(advice)

@@ -1,0 +1,148 @@
+"""From settings, card and data to one value that says everything about a training before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medcli.data.dataset import DataSet, Preprocessing
+from medcli.errors import UsageProblem
+from medcli.models.build import ModelSpec
+from medcli.plugin import ArchitectureCard
+from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings, TrainingSettings
+from medcli.training.best import default_monitor
+from medcli.training.losses import LossName, choose_loss, head_kind
+
+__all__ = ["Plan", "plan_training"]
+
+FALLBACK_SIZE = 224
+FALLBACK_MEAN, FALLBACK_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about a training that is decided before the first step.
+
+    Args:
+        data: the data set.
+        spec: the network.
+        preprocessing: from picture to input.
+        loss: the loss, chosen to fit the target.
+        monitor: the validation figure that chooses the best epoch.
+        notes: sentences the user should read.
+    """
+
+    data: DataSet
+    spec: ModelSpec
+    preprocessing: Preprocessing
+    loss: LossName
+    monitor: str
+    data_settings: DataSettings
+    model: ModelSettings
+    training: TrainingSettings
+    compute: ComputeSettings
+    notes: tuple[str, ...] = ()
+
+
+def plan_training(
+    data: DataSet,
+    architecture: str,
+    card: ArchitectureCard | None,
+    options: Mapping[str, Any],
+    *,
+    data_settings: DataSettings,
+    model: ModelSettings,
+    training: TrainingSettings,
+    compute: ComputeSettings,
+) -> Plan:
+    """Decide what the settings leave to the card and the data.
+
+    Args:
+        data: the training data, with at least `train` and `val`.
+        architecture: qualified name.
+        card: its card, if it has one.
+        options: parsed `--arch-opt` values.
+
+    Raises:
+        UsageProblem: settings that contradict the target or each other.
+    """
+    loss = choose_loss(data.target, training.loss)
+    if training.label_smoothing and loss in {"corn", "coral", "asl"}:
+        raise UsageProblem(
+            f"`--label-smoothing` does nothing with loss `{loss}`",
+            hint="drop it, or use `--loss ce`" if loss != "asl" else "drop it, or use `--loss bce`",
+            code="label-smoothing-does-not-fit",
+        )
+    monitor = training.monitor or default_monitor(data.target)
+    if monitor == "qwk" and data.target.task in {"binary", "multilabel"}:
+        raise UsageProblem(
+            f"`--monitor qwk` needs ordered grades, the target is {data.target.task}",
+            hint="use `--monitor auc`",
+            code="monitor-does-not-fit",
+        )
+    refuse_mirrored_sides(data, training.flip)
+    preprocessing = plan_preprocessing(card, data_settings)
+    spec = ModelSpec(
+        architecture=architecture,
+        in_channels=preprocessing.channels,
+        image_size=preprocessing.image_size,
+        options=dict(options),
+        drop_path=model.drop_path,
+        dropout=model.dropout,
+        head_norm=model.head_norm,
+        head_kind=head_kind(loss),
+        target=data.target,
+    )
+    notes = [*data.notes]
+    if not (model.pretrained or model.weights or training.init_from):
+        notes.append("weights: random (`--pretrained` or `--weights FILE` start from trained ones)")
+    return Plan(data, spec, preprocessing, loss, monitor, data_settings, model, training, compute, tuple(notes))
+
+
+def plan_preprocessing(card: ArchitectureCard | None, settings: DataSettings) -> Preprocessing:
+    """From picture to input: flags first, then the card, then ImageNet's figures."""
+    size = settings.image_size or (card.input_size if card else None) or FALLBACK_SIZE
+    channels = settings.in_channels or (card.in_channels if card else None) or 3
+    normalisation = card.normalisation if card else None
+    mean = settings.mean or (normalisation.mean if normalisation else FALLBACK_MEAN)
+    std = settings.std or (normalisation.std if normalisation else FALLBACK_STD)
+    return Preprocessing(
+        image_size=size,
+        channels=channels,
+        mean=per_channel(mean, channels),
+        std=per_channel(std, channels),
+        interpolation=normalisation.interpolation if normalisation else "bilinear",
+        fit=settings.fit,
+        window=settings.window,
+    )
+
+
+def per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """One value per channel: one is repeated, three become their mean for a single channel."""
+    if len(values) == channels:
+        return tuple(values)
+    return (sum(values) / len(values),) * channels
+
+
+SIDES = ("left", "right", "laterality", "od", "os")
+
+
+def refuse_mirrored_sides(data: DataSet, flip: str) -> None:
+    """Mirroring an image whose label names a side of the body makes the label wrong.
+
+    Raises:
+        UsageProblem: `--flip horizontal` or `both` with such class or column names.
+    """
+    if flip not in {"horizontal", "both"}:
+        return
+    names = [*data.target.class_names]
+    for output in data.target.outputs:
+        names += [output.name, *output.classes]
+    named = [name for name in names if set(name.lower().replace("-", "_").replace(" ", "_").split("_")) & set(SIDES)]
+    if named:
+        raise UsageProblem(
+            f"`--flip {flip}` would make labels wrong: {', '.join(f'`{name}`' for name in named[:4])} name a side",
+            hint="use `--flip none` (or `vertical`, if the anatomy allows it)",
+            code="flip-breaks-labels",
+        )
