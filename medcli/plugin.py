@@ -110,6 +110,7 @@ class Reference:
         year: of the publication named by `venue`, or of the preprint.
         url: where it can be read, usually arXiv.
         venue: conference or journal; empty for a preprint.
+        journal: whether the venue is a journal.
     """
 
     key: str
@@ -118,19 +119,21 @@ class Reference:
     year: int
     url: str
     venue: str = ""
+    journal: bool = False
 
     def bibtex(self) -> str:
         """One BibTeX entry, ending without a newline."""
-        lines = [
-            f"  title = {{{{{self.title.replace('&', chr(92) + '&')}}}}}",
-            f"  author = {{{' and '.join(self.authors)}}}",
+        kind, place = ("article", "journal") if self.journal else ("inproceedings", "booktitle")
+        title = self.title.replace("&", r"\&")
+        parts = [
+            ("title", f"{{{title}}}"),
+            ("author", " and ".join(self.authors)),
+            *([(place, self.venue)] if self.venue else []),
+            ("year", str(self.year)),
+            ("url", self.url),
         ]
-        lines += [f"  year = {{{self.year}}}", f"  url = {{{self.url}}}"]
-        kind = "misc"
-        if self.venue:
-            kind = "inproceedings"
-            lines.append(f"  booktitle = {{{self.venue}}}")
-        return f"@{kind}{{{self.key},\n" + ",\n".join(lines) + "\n}"
+        lines = ",\n".join(f"  {name} = {{{text}}}" for name, text in parts)
+        return f"@{kind if self.venue else 'misc'}{{{self.key},\n{lines}\n}}"
 
 
 @dataclass(frozen=True, kw_only=True)
