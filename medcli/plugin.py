@@ -275,6 +275,8 @@ class ArchitectureCard:
         input_size: side in pixels it was made for.
         in_channels: channels it was made for.
         feature_dim: width D of the pooled features [B, D].
+        stages: stages of `layer_groups()` with the stem, which `--freeze-layers` counts.
+        blocks: groups of `layer_groups()`.
         normalisation: for random weights and those of `weights` that say nothing else.
         modalities: kinds of pictures it was made for; empty for any.
         weights: published weights.
@@ -306,6 +308,8 @@ class ArchitectureCard:
     input_size: int | None = None
     in_channels: int | None = None
     feature_dim: int | None = None
+    stages: int | None = None
+    blocks: int | None = None
     normalisation: Normalisation | None = None
     modalities: tuple[str, ...] = ()
     weights: tuple[WeightCard, ...] = ()

@@ -217,7 +217,7 @@ def _check(card: ArchitectureCard, reading: _Reading) -> None:
         message = option_fault(about, about.default)
         if message:
             reading.wrong(("options", option, "default"), message)
-    for number in ("params", "params_total", "input_size", "in_channels", "feature_dim"):
+    for number in ("params", "params_total", "input_size", "in_channels", "feature_dim", "stages", "blocks"):
         value = getattr(card, number)
         if value is not None and value < (0 if number.startswith("params") else 1):
             reading.wrong((number,), f"is {value}")

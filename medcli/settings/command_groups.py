@@ -91,6 +91,7 @@ class ModelShowSettings:
         False
     )
     classes: Annotated[int | None, Option("number of classes of the head that is counted", THIS, "K", minimum=1)] = None
+    bibtex: Annotated[bool, Option("print its references as BibTeX and nothing else", THIS)] = False
 
 
 @dataclass(frozen=True, kw_only=True)

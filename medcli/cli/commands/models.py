@@ -1,0 +1,303 @@
+"""`models list` and `models show`: what can be built, and the facts about one architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from medcli.cli.options import ArchitectureArgument, Flags
+from medcli.cli.output import Output
+from medcli.plugin import ArchitectureCard, Normalisation, WeightCard
+from medcli.registry.cards import parse_options, read_card
+from medcli.registry.catalogue import Catalogue, catalogue, facts, head_parameters
+from medcli.registry.discovery import CORE, Entry, discover, find
+
+if TYPE_CHECKING:
+    from medcli.models.layers import LayerTable
+    from medcli.plugin import Backbone
+
+__all__ = ["list_models", "show_model"]
+
+_WIDTH = 22
+
+
+def list_models(flags: Flags) -> None:
+    """List the architectures that can be built.
+
+    Built-ins and those of installed plugins, from their cards: nothing is imported and nothing is downloaded. A plugin
+    that is broken is named in a warning and stops nothing else.
+
+    Examples:
+        medcli models list
+        medcli models list --family vit
+        medcli models list --max-params 10 --json
+    """
+    output = Output(flags.output(), "models list")
+    given = flags.given
+    found = catalogue(
+        discover(),
+        family=given.get("family"),
+        modality=given.get("modality"),
+        max_params=given.get("max_params"),
+    )
+    for problem in found.problems:
+        output.warn(problem.as_error().message + f" ({problem.distribution} {problem.version})".replace(" )", ")"))
+    if found.unknown:
+        output.note(f"{found.unknown} left out because their card does not say; `medcli models list` shows them")
+    output.answer(
+        _listing(found), lambda: _table(output, found), identifier="\n".join(one.label for one in found.listed)
+    )
+
+
+def show_model(architecture: ArchitectureArgument, flags: Flags) -> None:
+    """Show what is known about an architecture.
+
+    Parameters, feature width, preprocessing, weights, options, recipes with their sources, and the paper; what its card
+    does not say is called unknown. `--layers` builds it, without memory for its weights, and lists every module.
+
+    Examples:
+        medcli models show resnet50 --classes 5
+        medcli models show custom1 --layers
+        medcli models show timm/resnet26d --json
+    """
+    output = Output(flags.output(), "models show")
+    given = flags.given
+    registry = discover()
+    entry = find(registry, architecture)
+    card = read_card(entry)
+    classes: int | None = given.get("classes")
+    options = parse_options(entry, card, given.get("arch_opt", ()))
+    if given.get("bibtex"):
+        references = [one.bibtex() for one in card.references] if card else []
+        if not references:
+            output.warn(f"the card of `{entry.name}` names no paper")
+        text = "\n\n".join(references)
+        output.answer({"name": entry.name, "bibtex": references}, text, identifier=text)
+        return
+    result = facts(entry, card, classes)
+    layers = None
+    if given.get("layers"):
+        layers, built = _build(entry, card, given, options, classes)
+        result["layers"] = [row.__dict__ for row in layers.rows]
+        result["built"] = built
+    output.answer(result, lambda: _page(output, entry, card, result, layers), identifier=entry.qualified)
+
+
+def _listing(found: Catalogue) -> dict[str, Any]:
+    rows = []
+    for one in found.listed:
+        known = facts(one.entry, one.card)
+        known = {
+            name: known.get(name)
+            for name in (
+                "name", "qualified", "distribution", "version", "built_in", "summary", "family", "task", "params",
+                "params_total", "feature_dim", "input_size", "in_channels", "modalities", "default_weights",
+            )
+        }  # fmt: skip
+        rows.append({**known, "label": one.label, "card": "broken" if one.broken else "yes" if one.card else "none"})
+    return {
+        "architectures": rows,
+        "namespaces": found.namespaces,
+        "problems": [problem.__dict__ for problem in found.problems],
+    }
+
+
+def _table(output: Output, found: Catalogue) -> str:
+    rows = []
+    for one in found.listed:
+        card = one.card
+        millions = None if card is None or card.params is None else f"{card.params / 1e6:.1f} M"
+        summary = "card broken" if one.broken else card.summary if card else "no card"
+        rows.append(
+            (
+                one.label,
+                card.family if card else None,
+                millions,
+                card.feature_dim if card else None,
+                card.input_size if card else None,
+                (card.default_weights if card else "") or None,
+                summary,
+            )
+        )
+    lines = [output.table(("name", "family", "parameters", "features", "input", "weights", "summary"), rows)]
+    if not rows:
+        lines = ["no architecture passes these filters"]
+    lines += [f"and {count:,} names behind `{name}/`" for name, count in found.namespaces.items() if count]
+    return "\n".join(lines)
+
+
+def _page(
+    output: Output, entry: Entry, card: ArchitectureCard | None, result: Mapping[str, Any], layers: LayerTable | None
+) -> str:
+    origin = "built in" if entry.distribution == CORE else f"plugin {entry.origin}"
+    lines = [f"{entry.qualified}  ({origin})"]
+    if card is None:
+        lines.append("its distribution says nothing about it: there is no card; `--layers` builds it and counts")
+    else:
+        lines += [card.summary, "", *_facts_text(card, result), *_lists(output, card)]
+        if card.note:
+            lines += ["", f"note: {card.note}"]
+    if layers is not None:
+        built = result["built"]
+        rows = [
+            (row.module or "(itself)", row.kind, "×".join(map(str, row.output_shape)), row.parameters, row.macs)
+            for row in layers.rows
+        ]
+        lines += [
+            "",
+            f"layers at {built['image_size']} px, {built['in_channels']} channels, {built['classes']} classes",
+            output.table(("module", "kind", "output", "parameters", "MACs"), rows),
+            f"total {layers.parameters:,} parameters ({built['backbone']:,} backbone, {built['head']:,} head), "
+            f"{layers.macs / 1e9:.3f} G MACs, {built['stages']} stages in {built['blocks']} groups",
+        ]
+    return "\n".join(lines)
+
+
+def _facts_text(card: ArchitectureCard, result: Mapping[str, Any]) -> list[str]:
+    """One line per fact; `unknown` where the card is silent."""
+    total = "" if card.params_total is None else f"; {card.params_total:,} with its published 1000-class head"
+    rows = [
+        ("family", card.family or "unknown"),
+        ("parameters", "unknown" if card.params is None else f"{card.params:,} in the backbone{total}"),
+    ]
+    if "classes" in result:
+        head = head_parameters(card, result["classes"])
+        counted = "unknown" if result["params_with_head"] is None else f"{result['params_with_head']:,}"
+        rows.append((f"with {result['classes']} classes", f"{counted} ({head or 0:,} in the head), all trainable"))
+    rows += [
+        ("multiply-adds", "unknown" if card.gmacs is None else f"{card.gmacs:g} G at {card.input_size} px"),
+        ("features", str(card.feature_dim or "unknown")),
+        ("layer groups", f"{card.blocks} in {card.stages} stages" if card.stages else "unknown"),
+        ("input", _input(card)),
+        ("normalisation", _normalisation(card.normalisation)),
+        ("drop path", {True: "yes", False: "no", None: "unknown"}[card.drop_path]),
+        ("attention maps", {True: "yes", False: "no", None: "unknown"}[card.attention_maps]),
+        ("made for", ", ".join(card.modalities) or "any kind of picture"),
+        ("licence of the code", card.licence or "unknown"),
+    ]
+    if card.scaling:
+        scaling = card.scaling
+        rows.append(
+            ("compound scaling", f"depth × {scaling.depth:g}, width × {scaling.width:g}, {scaling.resolution} px")
+        )
+    return [f"{name:<{_WIDTH}}{text}" for name, text in rows]
+
+
+def _lists(output: Output, card: ArchitectureCard) -> list[str]:
+    lines: list[str] = []
+    if card.weights:
+        rows = [
+            (
+                weights.tag + (" (default)" if weights.tag == card.default_weights else ""),
+                weights.data,
+                weights.source,
+                weights.licence or "not stated",
+                _weight_note(weights, card),
+            )
+            for weights in card.weights
+        ]
+        lines += ["", "weights", output.table(("tag", "trained on", "source", "licence", ""), rows)]
+    else:
+        lines += ["", "weights: none are known"]
+    if card.options:
+        rows_of_options = [
+            (name, option.default, ", ".join(map(str, option.choices)) or option.type, option.help)
+            for name, option in card.options.items()
+        ]
+        lines += ["", "options (`--arch-opt KEY=VALUE`)"]
+        lines += [output.table(("key", "default", "values", ""), rows_of_options)]
+    if card.recipes:
+        recipes = [
+            ("every strategy" if strategy == "any" else strategy, key, _plain(one.value), one.source)
+            for strategy in sorted(card.recipes, key=lambda name: (name != "any", name != "train", name))
+            for key, one in card.recipes[strategy].items()
+        ]
+        lines += ["", "recipes", output.table(("strategy", "setting", "value", "source"), recipes)]
+    if card.memory:
+        notes = [(f"{one.gpu_gb:g} GB", one.batch_size, one.source) for one in card.memory]
+        lines += ["", "batch sizes that others report, not measured here; `train --dry-run` measures"]
+        lines += [output.table(("GPU", "batch", "source"), notes)]
+    for reference in card.references:
+        first = reference.authors[0].partition(",")[0] if reference.authors else ""
+        others = " et al." if len(reference.authors) > 1 else ""
+        lines += ["", f"{first}{others}: {reference.title} ({reference.year}), {reference.url}"]
+    return lines
+
+
+def _input(card: ArchitectureCard) -> str:
+    size = f"{card.input_size} × {card.input_size} px" if card.input_size else "size unknown"
+    channels = f", {card.in_channels} channels" if card.in_channels else ""
+    rule = card.size
+    limits = []
+    if rule.multiple > 1:
+        by = f"`{rule.multiple_option}` ({rule.multiple})" if rule.multiple_option else str(rule.multiple)
+        limits.append(f"any multiple of {by}")
+    elif rule.minimum > 1:
+        limits.append(f"any from {rule.minimum} px")
+    return size + channels + (f"; takes {', '.join(limits)}" if limits else "")
+
+
+def _normalisation(normalisation: Normalisation | None) -> str:
+    if normalisation is None:
+        return "unknown"
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (normalisation.mean, normalisation.std))
+    return f"mean {mean}; standard deviation {std}; {normalisation.interpolation}"
+
+
+def _weight_note(weights: WeightCard, card: ArchitectureCard) -> str:
+    notes = ["needs registration"] if weights.gated else []
+    own, usual = weights.normalisation, card.normalisation
+    if own and (usual is None or (own.mean, own.std) != (usual.mean, usual.std)):
+        notes.append(_normalisation(own))
+    return "; ".join(notes)
+
+
+def _plain(value: Any) -> str:
+    return (
+        ",".join(map(str, value))
+        if isinstance(value, tuple)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
+def _build(
+    entry: Entry,
+    card: ArchitectureCard | None,
+    given: Mapping[str, Any],
+    options: Mapping[str, Any],
+    classes: int | None,
+) -> tuple[LayerTable, dict[str, Any]]:
+    """The layer table of the network, built without memory for its weights."""
+    import torch
+
+    from medcli.data.target import Target
+    from medcli.models.build import build_classifier
+    from medcli.models.layers import layer_table
+    from medcli.models.spec import ModelSpec
+
+    names = tuple(str(index) for index in range(classes or 2))
+    spec = ModelSpec(
+        architecture=entry.qualified,
+        in_channels=given.get("in_channels") or (card.in_channels if card else None) or 3,
+        image_size=given.get("image_size") or (card.input_size if card else None) or 224,
+        target=Target("multiclass", names),
+        options=dict(options),
+    )
+    with torch.device("meta"):
+        built = build_classifier(spec)
+    counts = built.classifier.parameter_counts()
+    groups = cast("Backbone", built.classifier.backbone).layer_groups()
+    table = layer_table(built.classifier, spec.image_size, spec.in_channels)
+    return table, {
+        "image_size": spec.image_size,
+        "in_channels": spec.in_channels,
+        "classes": len(names),
+        "parameters": counts.total,
+        "backbone": counts.backbone,
+        "head": counts.head,
+        "macs": table.macs,
+        "stages": len({group.stage for group in groups}),
+        "blocks": len(groups),
+    }
