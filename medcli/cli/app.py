@@ -14,7 +14,8 @@ from medcli.cli.completion import SHELLS, bash_script
 from medcli.cli.errors import run_guarded
 from medcli.cli.help import Description
 from medcli.cli.output import write_line
-from medcli.cli.typer_adapter import Command, Group, RootOption, execute, foreign_script
+from medcli.cli.tree import Command, Group, RootOption
+from medcli.cli.typer_adapter import execute, foreign_script
 from medcli.settings.commands import COMMANDS
 
 __all__ = ["COMMAND_TABLE", "GROUPS", "Place", "program", "run"]
@@ -42,7 +43,9 @@ COMMAND_TABLE: Mapping[str, Place] = {
     "runs list": Place("medcli.cli.commands.runs:list_runs", "list runs with their state and best figure"),
     "runs show": Place("medcli.cli.commands.runs:show_run", "show one run"),
     "runs compare": Place("medcli.cli.commands.runs:compare_runs", "compare runs by one figure"),
-    "data check": Place("medcli.cli.commands.data:check_data", "look for leakage, duplicates, unreadable files, bad labels"),
+    "data check": Place(
+        "medcli.cli.commands.data:check_data", "look for leakage, duplicates, unreadable files, bad labels"
+    ),
     "data inspect": Place("medcli.cli.commands.data:inspect_file", "show step by step how one image file is decoded"),
     "data synth": Place("medcli.cli.commands.data_synth:synth", "write a synthetic data set"),
     "config show": Place("medcli.cli.commands.config:show_config", "show every setting and where its value comes from"),
@@ -75,9 +78,9 @@ ABOUT = Description(
     ),
 )
 CLOSING = (
-    "`medcli COMMAND --help` explains a command. Completion in bash: eval \"$(medcli --show-completion bash)\"",
-    "Exit status: 0 done, 1 failed while running, 2 bad usage or configuration (nothing was written), 3 finished but some "
-    "items failed, 4 a requested limit was not met, 130 or 143 interrupted.",
+    '`medcli COMMAND --help` explains a command. Completion in bash: eval "$(medcli --show-completion bash)"',
+    "Exit status: 0 done, 1 failed while running, 2 bad usage or configuration (nothing was written), 3 finished "
+    "but some items failed, 4 a requested limit was not met, 130 or 143 interrupted.",
 )
 
 

@@ -128,17 +128,17 @@ def _architecture_options(incomplete: str, typed: Mapping[str, Any]) -> Offer:
 
 
 def _presets(incomplete: str, typed: Mapping[str, Any]) -> Offer:
-    from medcli.settings.presets import preset_names
+    from medcli.settings.presets import presets
 
-    return _named(tuple(preset_names()), incomplete)
+    return Offer(tuple((name, "") for name in presets() if name.startswith(incomplete)))
 
 
 def _runs(incomplete: str, typed: Mapping[str, Any]) -> Offer:
     root = Path("runs")
-    found: list[str] = []
-    if root.is_dir() and "runs/".startswith(incomplete[:5]):
-        found = sorted((entry.name for entry in os.scandir(root) if entry.is_dir()), reverse=True)[:RUNS_OFFERED]
-    return _named(tuple(f"runs/{name}" for name in found), incomplete) + Offer(dirs=True)
+    if incomplete or not root.is_dir():
+        return Offer(dirs=True)
+    found = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())[-RUNS_OFFERED:]
+    return Offer(tuple((f"runs/{name}", "") for name in found), dirs=not found)
 
 
 def _data(incomplete: str, typed: Mapping[str, Any]) -> Offer:
@@ -205,7 +205,7 @@ def bash_reply(found: Offer, word: Word) -> str:
     """The lines the script reads: how bash shall act, then the words, cut to the part that bash replaces."""
     modes = [name for name, on in (("files", found.files), ("dirs", found.dirs)) if on]
     values = [value for value, _ in found.values]
-    if values and all(value.endswith("=") for value in values):
+    if values and all(value.endswith(("=", "/")) for value in values):
         modes.append("nospace")
     cut = len(word.incomplete) - word.kept
     flag, equals, _ = word.incomplete.partition("=")

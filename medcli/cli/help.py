@@ -134,15 +134,21 @@ def render(page: HelpPage, width: int) -> str:
     width = max(40, width)
     parts = [
         textwrap.fill(
-            page.usage, width, initial_indent="Usage: ", subsequent_indent=" " * 7,
-            break_long_words=False, break_on_hyphens=False,
+            page.usage,
+            width,
+            initial_indent="Usage: ",
+            subsequent_indent=" " * 7,
+            break_long_words=False,
+            break_on_hyphens=False,
         )
     ]
     parts.append(_paragraph(page.description.summary, width))
     if page.description.examples:
         parts.append("\n".join(["Examples:", *(f"  {line}" for line in page.description.examples)]))
     parts += [_paragraph(text, width) for text in page.description.paragraphs]
-    parts += [_section(section, width) for section in page.sections if section.rows]
+    names = [len(row.name) for section in page.sections for row in section.rows]
+    column = min(NAME_COLUMN, max(names, default=0) + 2)
+    parts += [_section(section, width, column) for section in page.sections if section.rows]
     parts += [_paragraph(text, width) for text in page.closing]
     return "\n\n".join(part for part in parts if part)
 
@@ -151,8 +157,7 @@ def _paragraph(text: str, width: int) -> str:
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
-def _section(section: Section, width: int) -> str:
-    column = min(NAME_COLUMN, max(len(row.name) for row in section.rows) + 2)
+def _section(section: Section, width: int, column: int) -> str:
     lines = [f"{section.title}:"]
     for row in section.rows:
         text = textwrap.wrap(row.text, width - column - 2, break_long_words=False, break_on_hyphens=False)

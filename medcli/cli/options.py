@@ -94,7 +94,9 @@ def is_set(value: str | None) -> bool:
 
 ArchitectureArgument = Annotated[
     str,
-    Positional("ARCH", "architecture (`medcli models list` shows them; `timm/NAME` for any timm model)", "architecture"),
+    Positional(
+        "ARCH", "architecture (`medcli models list` shows them; `timm/NAME` for any timm model)", "architecture"
+    ),
 ]
 OptionalArchitecture = Annotated[
     str | None,

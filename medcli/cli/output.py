@@ -1,6 +1,6 @@
 """The single sink: everything a user or a script reads leaves through here.
 
-stdout carries the answer and nothing else, stderr all that accompanies it, so that `medcli … | jq` never needs a filter.
+stdout carries the answer and nothing else, stderr all that accompanies it: `medcli … | jq` never needs a filter.
 
 A command makes one `Output(flags.output(), "models list")`, speaks through `note`, `warn` and `hint` while it works and
 calls `answer` once at the end. With `--json` the answer is one document
@@ -167,7 +167,7 @@ class Output:
         return "\n".join([line(columns), *(line(row) for row in cells)])
 
     def training_progress(self) -> TrainingProgress:
-        """A display on a terminal, one line per epoch elsewhere, silence under `-q` (and under `--json` without `-v`)."""
+        """A display on a terminal, one line per epoch elsewhere; silence under `-q`, and `--json` without `-v`."""
         from medcli.cli.display import DisplayTraining, LineTraining, SilentTraining
 
         if self.settings.quiet:

@@ -1,8 +1,8 @@
 """The only file that knows Typer: it turns the settings table into options and lazy commands into Typer's objects.
 
-Typer builds its parameters with public means (`typer.Option`, `typer.Argument`, `typer.main.get_command`). What it would
-do with pydantic, rich or shell detection is replaced here, on the instances: conversion of values, help pages,
-completion. Only attributes that Typer 0.27 to 0.29 share are touched, and `tests/cli/test_typer_adapter.py` checks them.
+Typer builds its parameters with public means (`typer.Option`, `typer.Argument`, `typer.main.get_command`). What it
+would do with pydantic, rich or shell detection is replaced here, on the instances: conversion of values, help pages,
+completion. Only what Typer 0.27 to 0.29 share is touched; `tests/cli/test_typer_adapter.py` says what that is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import inspect
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -20,74 +19,20 @@ from typer.core import TyperCommand, TyperGroup
 
 from medcli.cli.completion import COMPLETE_VARIABLE, Offer, bash_reply, offer, words_of
 from medcli.cli.errors import HelpWanted
-from medcli.cli.help import Description, HelpPage, Row, Section, describe, option_row, render
+from medcli.cli.help import HelpPage, Row, Section, describe, option_row, render
 from medcli.cli.options import Flags, Positional
+from medcli.cli.tree import Command, Group, RootOption, suggestions
+from medcli.cli.typed_values import check, converted
 from medcli.errors import ExitCode, MedcliError, Problems, UsageProblem, nearest
-from medcli.settings.commands import CommandSettings
 from medcli.settings.fields import Field
 from medcli.settings.groups import OutputSettings
 
-__all__ = ["Command", "Group", "RootOption", "execute"]
+__all__ = ["execute", "foreign_script"]
 
 PROBLEMS = "medcli.problems"
 HELP_ROW = Row("-h, --help", "show this page")
 HELP_NAMES = ["-h", "--help"]
 COMMAND_PANEL = "This command"
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command that is not loaded yet.
-
-    Args:
-        name: as typed after the program's name, such as `models list`.
-        summary: one line for listings.
-        load: imports its module and returns its function.
-        settings: what it takes.
-    """
-
-    name: str
-    summary: str
-    load: Callable[[], Callable[..., Any]]
-    settings: CommandSettings
-
-
-@dataclass(frozen=True)
-class RootOption:
-    """An option of the program itself that answers at once.
-
-    Args:
-        flags: its spellings.
-        help: one sentence.
-        act: called with the typed value (`""` for a flag); the program ends afterwards.
-        metavar: the placeholder of its value; empty for a flag.
-        choices: the accepted values.
-    """
-
-    flags: tuple[str, ...]
-    help: str
-    act: Callable[[str], None]
-    metavar: str = ""
-    choices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Group:
-    """Commands under one word; the program itself is the group without a word.
-
-    Args:
-        name: the word, or the program's name.
-        description: what its help page says.
-        members: what may follow, by word, in the order of help.
-        options: options of its own, besides `--help`.
-        closing: paragraphs below the list of commands.
-    """
-
-    name: str
-    description: Description
-    members: Mapping[str, Command | Group]
-    options: tuple[RootOption, ...] = ()
-    closing: tuple[str, ...] = ()
 
 
 def execute(program: Group, arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
@@ -114,9 +59,6 @@ def execute(program: Group, arguments: Sequence[str], environ: Mapping[str, str]
     return int(ExitCode.DONE if status is None else status)
 
 
-# ------------------------------------------------------------------------------------------------ errors
-
-
 def _translated(error: Exception) -> MedcliError | None:
     """Typer's usage errors in our words. They are known by their parts, since their classes moved between versions."""
     context = getattr(error, "ctx", None)
@@ -130,9 +72,9 @@ def _translated(error: Exception) -> MedcliError | None:
     message = error.format_message().rstrip(".")
     if option and type(error).__name__ == "NoSuchOption":
         known = _flags_of(context)
-        close = nearest(option, known) or nearest(option, [name for name in known if name.startswith(option)])
         began = tuple(name for name in known if len(option) > 3 and name.startswith(option))
-        found = began or close
+        bare = {name.lstrip("-"): name for name in known if name.startswith("--")}
+        found = began or tuple(bare[word] for word in nearest(option.lstrip("-"), bare))
         return UsageProblem(
             f"no option `{option}` for `{path}`",
             hint=f"did you mean {_either(found)}?" if found else f"{help_hint} lists the options",
@@ -141,9 +83,8 @@ def _translated(error: Exception) -> MedcliError | None:
     if option:
         wants = "needs a value" if "requires" in message else "takes no value"
         return UsageProblem(f"`{option}` {wants}", hint=help_hint, code="bad-option")
-    extra = list(getattr(context, "args", []) or [])
     if "unexpected extra argument" in message:
-        words = message.partition("(")[2].rstrip(")") or " ".join(extra)
+        words = message.rpartition(" (")[2].rstrip(")")
         return UsageProblem(f"`{path}` does not take `{words}`", hint=help_hint, code="extra-argument")
     return UsageProblem(f"{message[:1].lower()}{message[1:]}", hint=help_hint, code="usage")
 
@@ -158,9 +99,6 @@ def _either(words: Iterable[str]) -> str:
     return " or ".join(f"`{word}`" for word in words)
 
 
-# ------------------------------------------------------------------------------------------------ commands
-
-
 class _Leaf(TyperCommand):
     """A command with our help page; problems of all its values are reported together."""
 
@@ -173,9 +111,7 @@ class _Leaf(TyperCommand):
         return _with_plain_help(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, args)
-        _raise_collected(ctx)
-        return rest
+        return _parse(super().parse_args, ctx, args)
 
 
 class _Lazy(TyperGroup):
@@ -199,7 +135,7 @@ class _Lazy(TyperGroup):
         found = self.get_command(ctx, args[0])
         if found is not None or ctx.resilient_parsing:
             return (args[0] if found else None), found, args[1:]
-        close = nearest(args[0], self.group.members) or _elsewhere(args[0], self.group)
+        close = suggestions(args[0], self.group)
         prefix = ctx.command_path
         raise UsageProblem(
             f"no command `{prefix} {args[0]}`",
@@ -208,10 +144,7 @@ class _Lazy(TyperGroup):
         )
 
     def get_help(self, ctx: Any) -> str:
-        rows = tuple(
-            Row(name, member.summary if isinstance(member, Command) else member.description.summary)
-            for name, member in self.group.members.items()
-        )
+        rows = tuple(Row(name, summary) for name, summary in self.group.rows())
         options = tuple(
             Row(", ".join(item.flags) + (f" {item.metavar}" if item.metavar else ""), item.help)
             for item in self.group.options
@@ -228,27 +161,13 @@ class _Lazy(TyperGroup):
         return _with_plain_help(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, args)
-        _raise_collected(ctx)
-        return rest
+        return _parse(super().parse_args, ctx, args)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         if incomplete.startswith("-"):
             names = [name for name in _flags_of(ctx) if name.startswith(incomplete)]
             return _items(Offer(tuple((name, "") for name in names)))
-        offered = []
-        for name, member in self.group.members.items():
-            if name.startswith(incomplete):
-                text = member.summary if isinstance(member, Command) else member.description.summary
-                offered.append((name, text))
-        return _items(Offer(tuple(offered)))
-
-
-def _elsewhere(word: str, group: Group) -> tuple[str, ...]:
-    """Full names of commands one level deeper that carry this word: `list` is `models list` or `runs list`."""
-    return tuple(
-        f"{name} {word}" for name, member in group.members.items() if isinstance(member, Group) and word in member.members
-    )
+        return _items(Offer(tuple(row for row in self.group.rows() if row[0].startswith(incomplete))))
 
 
 def _group(group: Group, *, path: str) -> _Lazy:
@@ -314,7 +233,7 @@ def _leaf(command: Command) -> _Leaf:
             for name, field in fields.items()
             if values[name] is not None
         }
-        _check(given, fields)
+        check(given, fields)
         arguments = {name: _positional_value(kind, values[_inner(name)]) for name, (kind, _) in positionals.items()}
         return function(**arguments, **{flags_name: Flags(given, command.name)})
 
@@ -330,7 +249,7 @@ def _leaf(command: Command) -> _Leaf:
     made: Any = typer.main.get_command(app)
     by_name = {parameter.name: parameter for parameter in made.params}
     for name, (kind, mark) in positionals.items():
-        _bind_argument(by_name[_inner(name)], command, kind, mark)
+        _bind_argument(by_name[_inner(name)], kind, mark)
     for name, field in fields.items():
         _bind_option(by_name[name], field)
     made.page = _page(command, function, positionals)
@@ -381,8 +300,9 @@ def _option(field: Field) -> inspect.Parameter:
     base: Any = bool if field.base is bool else str
     names = [f"{field.flag}/--no-{field.flag[2:]}" if _negatable(field) else field.flag]
     if field.option.short:
-        names.insert(0, field.option.short if not _negatable(field) else f"{field.option.short}")
-    annotation = Annotated[(list[base] if field.many else base) | None, typer.Option(*names, help=field.option.help)]
+        names.insert(0, field.option.short)
+    kind: Any = list[base] if field.many else base
+    annotation = Annotated[kind | None, typer.Option(*names, help=field.option.help)]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
@@ -390,10 +310,7 @@ def _negatable(field: Field) -> bool:
     return field.base is bool and field.group is not OutputSettings
 
 
-# ------------------------------------------------------------------------------------------------ values
-
-
-def _bind_argument(parameter: Any, command: Command, kind: Any, mark: Positional) -> None:
+def _bind_argument(parameter: Any, kind: Any, mark: Positional) -> None:
     def process(ctx: Any, value: Any) -> Any:
         if value in (None, (), []):
             if not _may_be_absent(kind, mark) and not ctx.resilient_parsing:
@@ -416,12 +333,7 @@ def _bind_option(parameter: Any, field: Field) -> None:
             return None
         if field.base is bool:
             return value
-        if not field.many:
-            return _number(field, value)
-        pieces: list[str] = []
-        for text in value:
-            pieces += [piece.strip() for piece in text.split(",")] if field.comma_split else [text]
-        return [_number(field, piece) for piece in pieces]
+        return converted(field, value)
 
     def complete(ctx: Any, incomplete: str) -> list[Any]:
         if field.choices:
@@ -433,38 +345,19 @@ def _bind_option(parameter: Any, field: Field) -> None:
     parameter.shell_complete = complete
 
 
-def _number(field: Field, text: str) -> Any:
-    """The text as a number where it is one; `_check` words the complaint where it is not."""
+def _parse(parse: Callable[[Any, list[str]], list[str]], ctx: Any, args: list[str]) -> list[str]:
+    """Parse, then raise what the values' own conversions complained about."""
     try:
-        return field.base(text)
-    except ValueError:
-        return text
-
-
-def _check(given: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
-    """Refuse values outside their type, choices or limits, all at once.
-
-    Validation needs pydantic, so it is only asked where a typed value can be wrong at all.
-    """
-    doubtful = {
-        name: value
-        for name, value in given.items()
-        if fields[name].choices or fields[name].base in (int, float) or value == "" or value == ("",)
-    }
-    if not doubtful:
-        return
-    from medcli.settings.layers import flag_layer
-    from medcli.settings.validation import check_layer
-
-    problems = list(check_layer(flag_layer(doubtful)).values())
-    if problems:
-        raise problems[0] if len(problems) == 1 else Problems(problems)
-
-
-def _raise_collected(ctx: Any) -> None:
+        rest = parse(ctx, args)
+    except Exception as error:
+        # Typer's parser forgets to say which command it was reading.
+        if getattr(error, "ctx", ctx) is None:
+            error.ctx = ctx  # type: ignore[attr-defined]
+        raise
     problems = ctx.meta.get(PROBLEMS, [])
     if problems and not ctx.resilient_parsing:
         raise problems[0] if len(problems) == 1 else Problems(problems)
+    return rest
 
 
 def _with_plain_help(parameters: list[Any]) -> list[Any]:
@@ -482,14 +375,13 @@ def _show_help(ctx: Any, value: Any) -> Any:
     return value
 
 
-# ------------------------------------------------------------------------------------------------ help
-
-
 def _width() -> int:
     return min(100, shutil.get_terminal_size((80, 24)).columns)
 
 
-def _page(command: Command, function: Callable[..., Any], positionals: Mapping[str, tuple[Any, Positional]]) -> HelpPage:
+def _page(
+    command: Command, function: Callable[..., Any], positionals: Mapping[str, tuple[Any, Positional]]
+) -> HelpPage:
     pieces = []
     arguments = []
     for kind, mark in positionals.values():
@@ -522,19 +414,17 @@ def _page(command: Command, function: Callable[..., Any], positionals: Mapping[s
     )
 
 
-# ------------------------------------------------------------------------------------------------ completion
-
-
 def _typed(ctx: Any) -> dict[str, Any]:
     return {name.removeprefix("argument_"): value for name, value in ctx.params.items() if value is not None}
 
 
 def _items(found: Offer) -> list[Any]:
     """Typer's completion items; a path is an item without a value that names its kind."""
-    from typer._completion_classes import CompletionItem
+    from typer import _completion_classes as shells
 
-    items = [CompletionItem(str(value), help=text or None) for value, text in found.values]
-    items += [CompletionItem("", type=kind) for kind, on in (("files", found.files), ("dirs", found.dirs)) if on]
+    make: Any = vars(shells)["CompletionItem"]
+    items = [make(str(value), help=text or None) for value, text in found.values]
+    items += [make("", type=kind) for kind, on in (("files", found.files), ("dirs", found.dirs)) if on]
     return items
 
 
