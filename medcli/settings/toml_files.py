@@ -1,0 +1,121 @@
+"""TOML with the line of every key, so that each complaint can name it. Syntax errors name line and column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medcli.errors import UsageProblem
+
+__all__ = ["Document", "parse_toml", "read_toml"]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file.
+
+    Args:
+        shown: the file as messages name it.
+        values: what tomli made of it.
+        lines: key path -> line, counted from 1.
+    """
+
+    shown: str
+    values: Mapping[str, Any]
+    lines: Mapping[tuple[str, ...], int]
+
+    def where(self, *path: str) -> str:
+        """`file:line` of a key, or of the nearest table around it."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.lines:
+                return f"{self.shown}:{self.lines[path[:length]]}"
+        return self.shown
+
+    def below(self, *path: str) -> Document:
+        """The table at `path` as a document of its own; empty if there is none."""
+        table: Any = self.values
+        for key in path:
+            table = table.get(key, {}) if isinstance(table, dict) else {}
+        lines = {key[len(path) :]: line for key, line in self.lines.items() if key[: len(path)] == path and key != path}
+        return Document(self.shown, table if isinstance(table, dict) else {}, lines)
+
+
+def read_toml(path: Path, shown: str | None = None) -> Document:
+    """Read a TOML file. Raises `UsageProblem` for a file that cannot be read or is no TOML."""
+    shown = shown or str(path)
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise UsageProblem(f"there is no file `{shown}`", code="missing-file") from None
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise UsageProblem("the file is not UTF-8 text", where=f"{shown}:{line}", code="broken-toml") from None
+    except OSError as error:
+        raise UsageProblem(
+            f"`{shown}` cannot be read: {(error.strerror or str(error)).lower()}", code="unreadable-file"
+        ) from None
+    return parse_toml(text, shown)
+
+
+def parse_toml(text: str, shown: str) -> Document:
+    """Parse TOML text. Raises `UsageProblem` naming line and column when it is broken."""
+    import tomli
+
+    try:
+        values = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise UsageProblem(
+            f"the file is not valid TOML: {_lower_first(error.msg)}",
+            where=f"{shown}:{error.lineno}:{error.colno}",
+            hint="put texts in quotes and close every bracket",
+            code="broken-toml",
+        ) from None
+    lines: dict[tuple[str, ...], int] = {}
+    for key, line in _lines(text):
+        lines.setdefault(key, line)
+    return Document(shown, values, lines)
+
+
+def _lower_first(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
+def _lines(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Key paths with the line on which their statement starts.
+
+    In TOML a line that parses on its own is a whole statement, so statements are found by letting the parser try: no
+    second grammar that could disagree with it.
+    """
+    import tomli
+
+    lines = text.replace("\r\n", "\n").split("\n")
+    table: tuple[str, ...] = ()
+    position = 0
+    while position < len(lines):
+        end = position + 1
+        while True:
+            try:
+                statement = tomli.loads("\n".join(lines[position:end]))
+                break
+            except tomli.TOMLDecodeError:
+                end += 1
+                if end > len(lines):
+                    return
+        paths = list(_paths(statement))
+        if paths and lines[position].lstrip().startswith("["):
+            table = paths[-1]
+            for length in range(1, len(table) + 1):
+                yield table[:length], position + 1
+        else:
+            for path in paths:
+                yield (*table, *path), position + 1
+        position = end
+
+
+def _paths(value: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for key, inner in value.items():
+        yield (key,)
+        if isinstance(inner, dict):
+            yield from ((key, *rest) for rest in _paths(inner))
