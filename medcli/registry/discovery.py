@@ -173,10 +173,11 @@ def find(registry: Registry, name: str, group: str = ARCHITECTURES) -> Entry:
     """
     entries = [entry for entry in registry.entries if entry.group == group]
     matches = [entry for entry in entries if entry.name == name and not entry.is_namespace]
-    head, slash, rest = name.partition("/")
-    if not matches and slash and rest:
+    head, _, rest = name.partition("/")
+    rest = "" if rest == "*" else rest
+    if not matches and rest:
         matches = [_variant(entry, rest) for entry in entries if entry.name == f"{head}/*"]
-    if not matches and slash and rest:
+    if not matches and rest:
         own = [entry for entry in entries if entry.distribution == _normalised(head)]
         matches = [entry for entry in own if entry.name == rest and not entry.is_namespace]
         space, inner, variant = rest.partition("/")
