@@ -90,7 +90,7 @@ def test_one_bad_table_leaves_its_neighbours_readable(fake_plugin):
             "bicubic",
         ),
         (
-            'summary = "x"\nweights = [\n  { tag = "a", source = "b" },\n  { tag = "c", sorce = "d", source = "e" },\n]',
+            'summary = "x"\nweights = [\n  { tag = "a", source = "b" },\n  { tag = "c", sorce = "d", source = "e" }]',
             6,
             "`architectures.fake-net.weights.1.sorce` is no known key",
             "source",
@@ -212,7 +212,8 @@ modalities = ["c"]
 
 
 def test_circular_inheritance_is_refused(fake_plugin):
-    text = '[defaults.a]\ninherits = "b"\n[defaults.b]\ninherits = "a"\n[architectures.fake-net]\ninherits = "a"\nsummary = ""\n'
+    text = '[defaults.a]\ninherits = "b"\n[defaults.b]\ninherits = "a"\n'
+    text += '[architectures.fake-net]\ninherits = "a"\nsummary = ""\n'
     with pytest.raises(UsageProblem, match="inherits itself"):
         plugin_card(fake_plugin, text)
 
