@@ -1,0 +1,447 @@
+"""Images as batches: the same images in the same order whether they lie in memory, on disk or are decoded on the fly.
+
+The order of an epoch follows from seed and epoch alone, so a run may stop after any step and continue in another
+process, with other storage or another number of workers, and see what it would have seen.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from medcli.data.cache import (
+    DiskStorage,
+    Failure,
+    Layout,
+    Planes,
+    Progress,
+    Storage,
+    TooLarge,
+    available_memory,
+    cache_directory,
+    cache_key,
+    fill_disk,
+    fill_memory,
+    open_disk,
+    probe_layout,
+    read_planes,
+    verify,
+)
+from medcli.data.dataset import ImageSource, Picture, Preprocessing, Samples
+from medcli.errors import RunFailure
+
+__all__ = ["Batch", "Batches", "Cache", "epoch_order", "open_batches"]
+
+Cache = Literal["auto", "memory", "disk", "off"]
+Rows = npt.NDArray[np.int64]
+
+SHARE_OF_MEMORY = 0.25
+SHARE_OF_DISK = 0.5
+MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some cases of one split.
+
+    Args:
+        images: float32 [B, C, S, S] in [0, 1] units, not normalised. Grey images for three channels are one plane seen
+            three times (a view: do not write into it).
+        labels: [B, ...] as in `Target`.
+        index: int64 [B], positions in `Batches.samples`, on the CPU.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+class Batches:
+    """The batches of one split; iterate `epoch(e)` as often as wanted. Made by `open_batches`.
+
+    Attributes:
+        storage: `memory`, `disk` or `stream`.
+        note: a sentence that says where the images are and how large they are.
+        memory_bytes: what the images take of this process's memory.
+        samples: the cases in these batches: those given to `open_batches` without the unreadable ones.
+        skipped: (file, reason) of the images left out.
+    """
+
+    def __init__(
+        self,
+        source: Storage | _Stream,
+        samples: Samples,
+        *,
+        channels: int,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        drop_last: bool,
+        device: torch.device,
+        storage: str,
+        note: str,
+        memory_bytes: int,
+        skipped: tuple[tuple[str, str], ...],
+    ) -> None:
+        self.storage, self.note, self.memory_bytes, self.samples, self.skipped = (
+            storage,
+            note,
+            memory_bytes,
+            samples,
+            skipped,
+        )
+        self._source, self._count = source, len(samples)
+        self._labels = torch.from_numpy(np.ascontiguousarray(samples.labels))
+        self._channels, self._device = channels, device
+        self._batch_size, self._seed, self._shuffle, self._drop_last = batch_size, seed, shuffle, drop_last
+        # A tensor, because dividing by a Python number on a GPU multiplies by its reciprocal: another last bit.
+        self._white = torch.full((1,), 255.0, device=device)
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        full, rest = divmod(self._count, self._batch_size)
+        return full if self._drop_last or not rest else full + 1
+
+    @property
+    def images(self) -> int:
+        """Images per epoch."""
+        return min(self._count, len(self) * self._batch_size)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches `start`, `start` + 1, ... of this epoch.
+
+        Raises:
+            RunFailure: an image that could be read before can no longer be read.
+        """
+        rows = epoch_order(self._count, self._seed, epoch) if self._shuffle else np.arange(self._count)
+        plan = [rows[at * self._batch_size : (at + 1) * self._batch_size] for at in range(start, len(self))]
+        for chosen, planes in zip(plan, self._planes(plan), strict=True):
+            yield self._batch(chosen, planes)
+
+    def _planes(self, plan: Sequence[Rows]) -> Iterator[Tensor]:
+        if isinstance(self._source, _Stream):
+            yield from self._source.planes(plan)
+        elif isinstance(self._source, DiskStorage):
+            yield from _ahead(self._source, plan)
+        else:
+            for rows in plan:
+                yield self._source.take(rows)
+
+    def _batch(self, rows: Rows, planes: Tensor) -> Batch:
+        images = planes.to(self._device, non_blocking=True)
+        if images.dtype == torch.uint8:
+            images = images.to(torch.float32).div_(self._white)
+        chosen = torch.from_numpy(rows)
+        return Batch(
+            images.expand(-1, self._channels, -1, -1),
+            self._labels.index_select(0, chosen).to(self._device, non_blocking=True),
+            chosen,
+        )
+
+
+def open_batches(
+    samples: Samples,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    shuffle: bool = False,
+    workers: int | None = None,
+    cache: Cache = "auto",
+    cache_limit: float | None = None,
+    drop_last: bool = False,
+    skip_unreadable: bool = False,
+    device: torch.device | str = "cpu",
+    check: bool = True,
+    progress: Progress | None = None,
+) -> Batches:
+    """Read every image once (or find it in the cache) and offer the set as batches.
+
+    Args:
+        samples: the cases.
+        preprocessing: decides the pixels; its mean and std are not applied.
+        batch_size: images per batch; the last batch may be smaller.
+        seed: with the epoch, all that decides about the order.
+        shuffle: whether epochs differ in order; otherwise every epoch has the order of the samples.
+        workers: decoding threads while a cache is filled, decoding processes while streaming (0: none). Default: one
+            per core, at most eight.
+        cache: `memory`, `disk`, `off` (decode again every epoch) or `auto`: memory if it fits, else disk if that fits,
+            else off.
+        cache_limit: most GiB of memory for these images; default a quarter of what is free. `memory` asked for by name
+            ignores the default, but not a limit that was given.
+        drop_last: leave out an incomplete last batch.
+        skip_unreadable: leave out images that cannot be read, instead of one error that names them all.
+        device: where images and labels of a batch are; bytes are moved as bytes.
+        check: without a cache, still read every image once now, so that the first epoch cannot meet an unreadable one.
+        progress: called with (images done, images in all) while they are read.
+
+    Raises:
+        RunFailure: unreadable images (code `unreadable-images`), no readable image at all, a cache directory that
+            cannot be written (`cache-unwritable`), or a `memory` cache above its limit (`cache-limit`).
+    """
+    threads = default_workers() if workers is None else max(1, workers)
+    processes = default_workers() if workers is None else workers
+    opened = _open_source(
+        samples.images, preprocessing, cache, cache_limit, skip_unreadable, threads, processes, check, progress
+    )
+    if opened.failures and not skip_unreadable:
+        raise _unreadable(opened.failures, len(samples))
+    if not len(opened.kept):
+        raise _unreadable(opened.failures, len(samples))
+    return Batches(
+        opened.source,
+        _chosen(samples, opened.kept),
+        channels=preprocessing.channels,
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        device=torch.device(device),
+        storage=opened.storage,
+        note=opened.note,
+        memory_bytes=opened.memory_bytes,
+        skipped=tuple((failure.path, failure.reason) for failure in opened.failures),
+    )
+
+
+def _chosen(samples: Samples, rows: Rows) -> Samples:
+    if len(rows) == len(samples):
+        return samples
+    patients = None if samples.patients is None else samples.patients[rows]
+    return Samples(samples.ids[rows], _Chosen(samples.images, rows), np.asarray(samples.labels)[rows], patients)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Some images of a source."""
+
+    images: ImageSource
+    rows: Rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, index: int) -> Picture:
+        return self.images.read(int(self.rows[index]))
+
+    def describe(self, index: int) -> str:
+        return self.images.describe(int(self.rows[index]))
+
+    def fingerprint(self, index: int) -> bytes:
+        return self.images.fingerprint(int(self.rows[index]))
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Rows:
+    """A permutation of 0..count-1 that depends on seed and epoch alone."""
+    sequence = np.random.SeedSequence([seed, epoch])
+    return np.random.Generator(np.random.PCG64(sequence)).permutation(count).astype(np.int64, copy=False)
+
+
+def default_workers() -> int:
+    """Cores this process may use, at most eight."""
+    with suppress(AttributeError):
+        return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+    return min(MOST_WORKERS, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    source: Storage | _Stream
+    kept: Rows
+    failures: tuple[Failure, ...]
+    storage: str
+    note: str
+    memory_bytes: int = 0
+
+
+def _open_source(
+    images: ImageSource,
+    preprocessing: Preprocessing,
+    cache: Cache,
+    cache_limit: float | None,
+    skip: bool,
+    threads: int,
+    processes: int,
+    check: bool,
+    progress: Progress | None,
+) -> _Opened:
+    if not len(images):
+        raise RunFailure("there is no image to read", code="no-images")
+    limit = int(available_memory() * SHARE_OF_MEMORY if cache_limit is None else cache_limit * 2**30)
+    layout = probe_layout(images, preprocessing)
+    size = layout.image_bytes * len(images)
+    if cache == "memory" and cache_limit is None:
+        limit = available_memory()
+    if cache == "memory" and size > limit:
+        raise _above_limit(size, limit)
+    if cache in ("auto", "memory") and size <= limit:
+        try:
+            memory, kept, failures = fill_memory(
+                images, preprocessing, layout, limit=limit, threads=threads, progress=progress
+            )
+            held = memory.layout.image_bytes * len(kept)
+            return _Opened(memory, kept, failures, "memory", _note("in memory", memory.layout, len(kept)), held)
+        except TooLarge:
+            if cache == "memory":
+                raise _above_limit(4 * size, limit) from None
+    if cache == "disk" or (cache == "auto" and size <= _free_disk() * SHARE_OF_DISK):
+        return _open_on_disk(images, preprocessing, layout, skip, threads, progress)
+    kept, failures = verify(images, threads=threads, progress=progress) if check else (np.arange(len(images)), ())
+    stream = _Stream(_Chosen(images, kept) if failures else images, preprocessing, processes)
+    how = f"decoded again every epoch by {processes} worker processes" if processes else "decoded again every epoch"
+    return _Opened(stream, kept, failures, "stream", _note(how, layout, len(kept)))
+
+
+def _open_on_disk(
+    images: ImageSource,
+    preprocessing: Preprocessing,
+    layout: Layout,
+    skip: bool,
+    threads: int,
+    progress: Progress | None,
+) -> _Opened:
+    key = cache_key(images, preprocessing)
+    if (found := open_disk(key)) is not None:
+        storage, kept, failures = found
+    else:
+        try:
+            filled, kept, failures = fill_disk(
+                images, preprocessing, layout, key=key, keep_failures=skip, threads=threads, progress=progress
+            )
+        except OSError as problem:
+            raise RunFailure(
+                f"decoded images cannot be kept in `{cache_directory()}`: {problem.strerror or problem}",
+                hint="decode them again every epoch with `--cache off`, or set `XDG_CACHE_HOME` to a roomier disk",
+                code="cache-unwritable",
+            ) from problem
+        if filled is None:
+            return _Opened(_Stream(images, preprocessing, 0), kept, failures, "stream", "")
+        storage = filled
+    return _Opened(storage, kept, failures, "disk", _note(f"on disk in {cache_directory()}", storage.layout, len(kept)))
+
+
+def _note(where: str, layout: Layout, count: int) -> str:
+    mebibytes = layout.image_bytes * count / 2**20
+    number = "8-bit" if layout.eight_bit else "float32"
+    shape = f"{layout.channels} x {layout.size} x {layout.size}"
+    return f"{count:,} images {where} ({number}, {shape}, {mebibytes:,.1f} MiB)"
+
+
+def _free_disk() -> int:
+    directory = cache_directory()
+    while not directory.exists():
+        directory = directory.parent
+    with suppress(OSError):
+        return shutil.disk_usage(directory).free if os.access(directory, os.W_OK) else 0
+    return 0
+
+
+def _above_limit(size: int, limit: int) -> RunFailure:
+    return RunFailure(
+        f"decoded images need {size / 2**30:.2f} GiB and may take {limit / 2**30:.2f} GiB of memory",
+        hint="use `--cache disk` or `--cache off`, raise `--cache-limit`, or lower `--image-size`",
+        code="cache-limit",
+    )
+
+
+def _unreadable(failures: Sequence[Failure], total: int) -> RunFailure:
+    listed = "".join(f"\n  {failure.path}: {failure.reason}" for failure in failures)
+    number = "1 image" if len(failures) == 1 else f"{len(failures):,} images"
+    return RunFailure(
+        f"{number} of {total:,} cannot be read:{listed}",
+        hint="mend or remove these files, or leave them out with `--skip-unreadable`"
+        if len(failures) < total
+        else "`medcli data inspect FILE` shows how one file is decoded",
+        code="unreadable-images",
+    )
+
+
+def _ahead(storage: DiskStorage, plan: Sequence[Rows]) -> Iterator[Tensor]:
+    """Read one batch while the previous one is in use."""
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
+        upcoming = [pool.submit(storage.take, plan[0])] if plan else []
+        for at in range(len(plan)):
+            planes = upcoming.pop().result()
+            if at + 1 < len(plan):
+                upcoming.append(pool.submit(storage.take, plan[at + 1]))
+            yield planes
+
+
+class _Decoding(Dataset[Any]):
+    """What a worker process gets: it decodes, and hands failures back as values."""
+
+    def __init__(self, images: ImageSource, preprocessing: Preprocessing) -> None:
+        self._images, self._preprocessing = images, preprocessing
+
+    def __getitem__(self, index: int) -> Planes | Failure:
+        return read_planes(self._images, index, self._preprocessing)
+
+
+def _stack(items: list[Planes | Failure]) -> Tensor | Failure:
+    layout: Layout | None = None
+    planes: list[Planes] = []
+    for item in items:
+        if isinstance(item, Failure):
+            return item
+        layout = (layout or Layout(1, item.shape[-1], True)).widened(item)
+        planes.append(item)
+    assert layout is not None
+    return torch.from_numpy(np.stack([layout.convert(item) for item in planes]))
+
+
+class _Plan:
+    """A batch sampler whose plan changes between epochs while the workers live on."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class _Stream:
+    """Decodes every batch when it is needed, in worker processes that stay between epochs."""
+
+    def __init__(self, images: ImageSource, preprocessing: Preprocessing, processes: int) -> None:
+        self._plan = _Plan()
+        # Its own generator: the loader draws a seed per epoch, which must not come from the training's random state.
+        self._loader: DataLoader[Any] = DataLoader(
+            _Decoding(images, preprocessing),
+            batch_sampler=self._plan,
+            num_workers=processes,
+            collate_fn=_stack,
+            generator=torch.Generator().manual_seed(0),
+            persistent_workers=processes > 0,
+        )
+
+    def planes(self, plan: Sequence[Rows]) -> Iterator[Tensor]:
+        self._plan.batches = [rows.tolist() for rows in plan]
+        if not plan:
+            return
+        try:
+            for stacked in self._loader:
+                if isinstance(stacked, Failure):
+                    raise _unreadable([stacked], 1)
+                yield stacked
+        except RuntimeError as problem:
+            if "worker" not in str(problem).lower():
+                raise
+            raise RunFailure(
+                f"a decoding process ended: {str(problem).splitlines()[0]}",
+                hint="lower `--workers`, or use `--workers 0`",
+                code="worker-died",
+            ) from problem

@@ -1,0 +1,448 @@
+"""Decoded, resized images kept between epochs, in memory or in a file, without changing a bit of what the network sees.
+
+Bytes stay bytes where nothing but the conversion to [0, 1] units happens to them; everything else is float32, because
+rounding a resized image would give training other numbers than prediction. Grey images stay one plane.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from medcli.data.dataset import ImageSource, Preprocessing
+from medcli.data.decode import UnreadableImage
+from medcli.data.resize import to_planes, untouched_bytes
+
+__all__ = [
+    "DiskStorage",
+    "Failure",
+    "Layout",
+    "MemoryStorage",
+    "Planes",
+    "Progress",
+    "Storage",
+    "TooLarge",
+    "available_memory",
+    "cache_directory",
+    "cache_key",
+    "fill_disk",
+    "fill_memory",
+    "open_disk",
+    "probe_layout",
+    "read_planes",
+    "verify",
+]
+
+Planes = npt.NDArray[Any]
+Progress = Callable[[int, int], None]
+
+FORMAT = 1
+STALE_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be read, as a value that crosses threads and processes."""
+
+    path: str
+    reason: str
+
+
+class TooLarge(Exception):
+    """The images turned out to need more room than allowed; the caller chooses another storage."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How every image of a set is stored.
+
+    Args:
+        channels: planes per image, 1 or 3.
+        size: side in pixels.
+        eight_bit: uint8 (units = value / 255) rather than float32 in units.
+    """
+
+    channels: int
+    size: int
+    eight_bit: bool
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.uint8 if self.eight_bit else np.float32)
+
+    @property
+    def image_bytes(self) -> int:
+        return self.channels * self.size * self.size * self.dtype.itemsize
+
+    def widened(self, planes: Planes) -> Layout:
+        """The narrowest layout that holds these planes as well."""
+        return Layout(max(self.channels, len(planes)), self.size, self.eight_bit and planes.dtype == np.uint8)
+
+    def convert(self, planes: Planes) -> Planes:
+        """Planes [..., c, S, S] of a narrower layout in this one, without loss."""
+        if not self.eight_bit and planes.dtype == np.uint8:
+            planes = planes.astype(np.float32) / np.float32(255)
+        return planes if planes.shape[-3] == self.channels else np.repeat(planes, self.channels, axis=-3)
+
+
+class Storage(Protocol):
+    """Images by row, all in one layout."""
+
+    layout: Layout
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Rows [B] -> uint8 or float32 [B, c, S, S]."""
+        ...
+
+
+class MemoryStorage:
+    """All images in one tensor."""
+
+    def __init__(self, layout: Layout, images: Planes) -> None:
+        self.layout = layout
+        self._images = torch.from_numpy(images)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        return self._images.index_select(0, torch.from_numpy(rows))
+
+
+class DiskStorage:
+    """All images in one file, read row by row: a map would count every page it ever touched as the process's memory."""
+
+    def __init__(self, layout: Layout, path: Path) -> None:
+        self.layout = layout
+        self._file = path.open("rb", buffering=0)
+        self._lock = threading.Lock()
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        layout = self.layout
+        images = np.empty((len(rows), layout.channels, layout.size, layout.size), dtype=layout.dtype)
+        with self._lock:
+            for image, row in zip(images, rows.tolist(), strict=True):
+                self._file.seek(row * layout.image_bytes)
+                view = memoryview(image.reshape(-1)).cast("B")
+                while view:  # a read may be short on some file systems
+                    count = self._file.readinto(view)
+                    if not count:
+                        raise OSError(f"{self._file.name} ended early")
+                    view = view[count:]
+        return torch.from_numpy(images)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_planes(images: ImageSource, index: int, preprocessing: Preprocessing) -> Planes | Failure:
+    """Decode and resize one image: uint8 or float32 [c, S, S], or why it could not be read."""
+    try:
+        picture = images.read(index)
+        return (
+            found
+            if (found := untouched_bytes(picture, preprocessing)) is not None
+            else to_planes(picture, preprocessing).numpy()
+        )
+    except UnreadableImage as problem:
+        return Failure(str(problem.path), str(problem.reason))
+
+
+def probe_layout(images: ImageSource, preprocessing: Preprocessing, looks: int = 8) -> Layout:
+    """The layout that a few images spread over the set suggest; filling widens it where others need more."""
+    layout: Layout | None = None
+    for index in np.unique(np.linspace(0, len(images) - 1, num=min(looks, len(images))).astype(int)).tolist():
+        planes = read_planes(images, index, preprocessing)
+        if not isinstance(planes, Failure):
+            narrow = Layout(1, preprocessing.image_size, True)
+            layout = (layout or narrow).widened(planes)
+    return layout or Layout(preprocessing.channels, preprocessing.image_size, False)
+
+
+def fill_memory(
+    images: ImageSource,
+    preprocessing: Preprocessing,
+    layout: Layout,
+    *,
+    limit: int | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> tuple[MemoryStorage, npt.NDArray[np.int64], tuple[Failure, ...]]:
+    """Decode everything into one tensor.
+
+    Returns:
+        the storage (rows = readable images in order), the positions of those images [rows], and every failure.
+
+    Raises:
+        TooLarge: the layout had to be widened beyond `limit` bytes.
+    """
+    sink = _MemorySink(len(images), layout, limit)
+    kept, failures = _fill(images, preprocessing, sink, threads, progress)
+    return MemoryStorage(sink.layout, sink.images[: len(kept)]), kept, failures
+
+
+def fill_disk(
+    images: ImageSource,
+    preprocessing: Preprocessing,
+    layout: Layout,
+    *,
+    key: str,
+    keep_failures: bool = False,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> tuple[DiskStorage | None, npt.NDArray[np.int64], tuple[Failure, ...]]:
+    """Decode everything into a cache file, which appears under its name only when it is complete.
+
+    Args:
+        keep_failures: whether a set with unreadable images is worth keeping; without it such a set leaves no file and
+            the storage returned is None.
+
+    Raises:
+        OSError: the cache directory cannot be written, or the disk is full.
+    """
+    directory = cache_directory()
+    directory.mkdir(parents=True, exist_ok=True)
+    _remove_stale(directory)
+    sink = _DiskSink(directory, layout)
+    try:
+        kept, failures = _fill(images, preprocessing, sink, threads, progress)
+        if failures and not keep_failures:
+            return None, kept, failures
+        # The description is what makes a file count, so it goes last; two processes write the same bytes.
+        path = directory / f"{key}.images"
+        sink.commit(path)
+        entry = {
+            "format": FORMAT,
+            "rows": len(kept),
+            "layout": asdict(sink.layout),
+            "total": len(images),
+            "failures": [asdict(failure) for failure in failures],
+            "kept": kept.tolist() if failures else None,
+        }
+        _write_atomically(directory / f"{key}.json", json.dumps(entry).encode())
+        return DiskStorage(sink.layout, path), kept, failures
+    finally:
+        sink.discard()
+
+
+def open_disk(key: str) -> tuple[DiskStorage, npt.NDArray[np.int64], tuple[Failure, ...]] | None:
+    """A complete cache file under this key, or None; anything that does not add up is treated as absent."""
+    path = cache_directory() / f"{key}.images"
+    try:
+        entry = json.loads(path.with_suffix(".json").read_bytes())
+        layout = Layout(**entry["layout"])
+        kept = np.arange(entry["total"]) if entry["kept"] is None else np.asarray(entry["kept"])
+        failures = tuple(Failure(**failure) for failure in entry["failures"])
+        complete = entry["format"] == FORMAT and len(kept) == entry["rows"]
+        if not complete or path.stat().st_size != entry["rows"] * layout.image_bytes:
+            return None
+        with suppress(OSError):
+            os.utime(path)
+        return DiskStorage(layout, path), kept.astype(np.int64), failures
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def verify(
+    images: ImageSource, *, threads: int = 1, progress: Progress | None = None
+) -> tuple[npt.NDArray[np.int64], tuple[Failure, ...]]:
+    """Decode everything and keep nothing: the positions of readable images, and every failure."""
+
+    def read(index: int) -> Planes | Failure:
+        try:
+            images.read(index)
+        except UnreadableImage as problem:
+            return Failure(str(problem.path), str(problem.reason))
+        return np.empty(0, dtype=np.uint8)
+
+    results = _in_order(read, len(images), threads, progress)
+    good, failures = [], []
+    for index, result in enumerate(results):
+        if isinstance(result, Failure):
+            failures.append(result)
+        else:
+            good.append(index)
+    return np.asarray(good, dtype=np.int64), tuple(failures)
+
+
+def cache_key(images: ImageSource, preprocessing: Preprocessing) -> str:
+    """Hash of every image's fingerprint and of all that decides about pixels (not of mean and standard deviation)."""
+    wanted = (preprocessing.image_size, preprocessing.channels, preprocessing.interpolation, preprocessing.fit)
+    digest = hashlib.sha256(repr((FORMAT, torch.__version__, *wanted, preprocessing.window, len(images))).encode())
+    for index in range(len(images)):
+        fingerprint = images.fingerprint(index)
+        digest.update(len(fingerprint).to_bytes(4, "little") + fingerprint)
+    return digest.hexdigest()[:40]
+
+
+def cache_directory() -> Path:
+    """`$XDG_CACHE_HOME/medcli/images`, or the same below `~/.cache`."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(root) if Path(root).is_absolute() else Path.home() / ".cache") / "medcli" / "images"
+
+
+def available_memory() -> int:
+    """Bytes that can still be used, by the kernel's estimate and by the control group's limit, whichever is less."""
+    free = 2 * 2**30
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        free = min(free, max(0, limit - int((group / "memory.current").read_text())))
+    return free
+
+
+class _Sink(Protocol):
+    layout: Layout
+
+    def append(self, planes: Planes) -> None: ...
+
+    def widen(self, layout: Layout) -> None: ...
+
+
+class _MemorySink:
+    def __init__(self, rows: int, layout: Layout, limit: int | None) -> None:
+        self.layout = layout
+        self.images = self._allocate(rows, layout)
+        self._used = 0
+        self._limit = limit
+
+    @staticmethod
+    def _allocate(rows: int, layout: Layout) -> Planes:
+        return np.empty((rows, layout.channels, layout.size, layout.size), dtype=layout.dtype)
+
+    def append(self, planes: Planes) -> None:
+        self.images[self._used] = planes
+        self._used += 1
+
+    def widen(self, layout: Layout) -> None:
+        if self._limit is not None and layout.image_bytes * len(self.images) > self._limit:
+            raise TooLarge
+        wider = self._allocate(len(self.images), layout)
+        for row in range(self._used):
+            wider[row] = layout.convert(self.images[row])
+        self.layout, self.images = layout, wider
+
+
+class _DiskSink:
+    def __init__(self, directory: Path, layout: Layout) -> None:
+        self.layout = layout
+        self._directory = directory
+        self._file, self._path = self._open()
+
+    def _open(self) -> tuple[BinaryIO, Path]:
+        handle, name = tempfile.mkstemp(suffix=".part", dir=self._directory)
+        return os.fdopen(handle, "w+b"), Path(name)
+
+    def append(self, planes: Planes) -> None:
+        self._file.write(np.ascontiguousarray(planes).data)
+
+    def widen(self, layout: Layout) -> None:
+        narrow, old, old_path = self.layout, self._file, self._path
+        self._file, self._path = self._open()
+        self.layout = layout
+        old.seek(0)
+        while row := old.read(narrow.image_bytes):
+            planes = np.frombuffer(row, dtype=narrow.dtype).reshape(narrow.channels, narrow.size, narrow.size)
+            self.append(layout.convert(planes))
+        old.close()
+        old_path.unlink()
+
+    def commit(self, path: Path) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._path.replace(path)
+
+    def discard(self) -> None:
+        with suppress(OSError):
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+def _fill(
+    images: ImageSource, preprocessing: Preprocessing, sink: _Sink, threads: int, progress: Progress | None
+) -> tuple[npt.NDArray[np.int64], tuple[Failure, ...]]:
+    kept: list[int] = []
+    failures: list[Failure] = []
+    results = _in_order(lambda index: read_planes(images, index, preprocessing), len(images), threads, progress)
+    for index, planes in enumerate(results):
+        if isinstance(planes, Failure):
+            failures.append(planes)
+            continue
+        if (wider := sink.layout.widened(planes)) != sink.layout:
+            sink.widen(wider)
+        sink.append(sink.layout.convert(planes))
+        kept.append(index)
+    return np.asarray(kept, dtype=np.int64), tuple(failures)
+
+
+def _in_order(
+    read: Callable[[int], Planes | Failure], count: int, threads: int, progress: Progress | None
+) -> Iterator[Planes | Failure]:
+    """Results of `read(0..count-1)` in order; a few are under way at a time, so memory stays flat."""
+    done = 0
+
+    def tell() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, count)
+
+    if threads <= 1:
+        for index in range(count):
+            yield read(index)
+            tell()
+        return
+    # Each decoding thread would start torch's own pool of threads for every resize; one each is what the cores allow.
+    intra_op = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=torch.set_num_threads, initargs=(1,))
+    waiting: deque[Future[Planes | Failure]] = deque()
+    try:
+        for index in range(count):
+            waiting.append(pool.submit(read, index))
+            if len(waiting) >= 4 * threads:
+                yield waiting.popleft().result()
+                tell()
+        while waiting:
+            yield waiting.popleft().result()
+            tell()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(intra_op)
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _remove_stale(directory: Path) -> None:
+    """Delete what a killed process left half-written long ago; a younger file may belong to a running one."""
+    oldest = time.time() - STALE_SECONDS
+    parts: Sequence[Path] = list(directory.glob("*.part"))
+    for part in parts:
+        with suppress(OSError):
+            if part.stat().st_mtime < oldest:
+                part.unlink()
