@@ -144,7 +144,7 @@ def _card(name: str, broken: Broken, extra: str) -> str:
     if broken == "syntax":
         return "api = 1\n\n[architectures.fake-net\n"
     if broken == "card":
-        extra = f"{extra}\nfeature_dims = 8"
+        extra = f"{extra}\nfeature_dims = 8".strip()
     return _CARD.format(api=99 if broken == "api" else 1, name=name, params=16, extra=extra)
 
 

@@ -220,8 +220,16 @@ def test_recipes_may_set_every_setting_that_takes_a_recipe():
 
 @pytest.mark.parametrize(
     ("index", "resolution", "depth", "width"),
-    [(0, 224, 1.0, 1.0), (1, 240, 1.1, 1.0), (2, 260, 1.2, 1.1), (3, 300, 1.4, 1.2), (4, 380, 1.8, 1.4)]
-    + [(5, 456, 2.2, 1.6), (6, 528, 2.6, 1.8), (7, 600, 3.1, 2.0)],
+    [
+        (0, 224, 1.0, 1.0),
+        (1, 240, 1.1, 1.0),
+        (2, 260, 1.2, 1.1),
+        (3, 300, 1.4, 1.2),
+        (4, 380, 1.8, 1.4),
+        (5, 456, 2.2, 1.6),
+        (6, 528, 2.6, 1.8),
+        (7, 600, 3.1, 2.0),
+    ],
 )
 def test_compound_scaling_of_efficientnet(index, resolution, depth, width):
     card = card_of(f"efficientnet_b{index}")

@@ -106,7 +106,7 @@ def _table(output: Output, found: Catalogue) -> str:
     rows = []
     for one in found.listed:
         card = one.card
-        millions = None if card is None or card.params is None else f"{card.params / 1e6:.1f} M"
+        millions = None if card is None or card.params is None else _rounded(card.params / 1e6)
         summary = "card broken" if one.broken else card.summary if card else "no card"
         rows.append(
             (
@@ -119,11 +119,15 @@ def _table(output: Output, found: Catalogue) -> str:
                 summary,
             )
         )
-    lines = [output.table(("name", "family", "parameters", "features", "input", "weights", "summary"), rows)]
+    lines = [output.table(("name", "family", "M params", "features", "input", "weights", "summary"), rows)]
     if not rows:
         lines = ["no architecture passes these filters"]
     lines += [f"and {count:,} names behind `{name}/`" for name, count in found.namespaces.items() if count]
     return "\n".join(lines)
+
+
+def _rounded(millions: float) -> str:
+    return f"{millions:.1f}" if millions >= 0.1 else f"{millions:.4f}"
 
 
 def _page(
