@@ -231,7 +231,7 @@ def _is_dicom(head: bytes, name: str) -> bool:
 
 def _reason(error: Exception) -> str:
     text = str(error).strip().splitlines()
-    first = text[0].rstrip(".") if text else ""
+    first = text[0].rstrip(".: ") if text else ""
     return first[:1].lower() + first[1:] if first else f"the decoder failed ({type(error).__name__})"
 
 

@@ -337,7 +337,7 @@ def _found(
                 raise UsageProblem(
                     f"the numbers in `{column}` leave gaps (nothing lies between {below} and {gap}), so they number no "
                     "classes by themselves",
-                    hint="`--class-names A,B,…` names the classes in order; `--label-column COLUMN` chooses another column",
+                    hint="`--class-names A,B,…` names the classes in order; `--label-column` chooses another column",
                     code="not-a-label",
                 )
             reason = (
