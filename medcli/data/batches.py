@@ -38,7 +38,8 @@ from medcli.data.cache import (
     read_planes,
     verify,
 )
-from medcli.data.dataset import ImageSource, Picture, Preprocessing, Samples
+from medcli.data.dataset import ImageSource, Preprocessing, Samples
+from medcli.data.subset import SelectedImages, take
 from medcli.errors import RunFailure
 
 __all__ = ["Batch", "Batches", "Cache", "epoch_order", "open_batches"]
@@ -201,7 +202,7 @@ def open_batches(
         raise _unreadable(opened.failures, len(samples))
     return Batches(
         opened.source,
-        _chosen(samples, opened.kept),
+        samples if len(opened.kept) == len(samples) else take(samples, opened.kept),
         channels=preprocessing.channels,
         batch_size=batch_size,
         seed=seed,
@@ -213,33 +214,6 @@ def open_batches(
         memory_bytes=opened.memory_bytes,
         skipped=tuple((failure.path, failure.reason) for failure in opened.failures),
     )
-
-
-def _chosen(samples: Samples, rows: Rows) -> Samples:
-    if len(rows) == len(samples):
-        return samples
-    patients = None if samples.patients is None else samples.patients[rows]
-    return Samples(samples.ids[rows], _Chosen(samples.images, rows), np.asarray(samples.labels)[rows], patients)
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """Some images of a source."""
-
-    images: ImageSource
-    rows: Rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def read(self, index: int) -> Picture:
-        return self.images.read(int(self.rows[index]))
-
-    def describe(self, index: int) -> str:
-        return self.images.describe(int(self.rows[index]))
-
-    def fingerprint(self, index: int) -> bytes:
-        return self.images.fingerprint(int(self.rows[index]))
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Rows:
@@ -298,7 +272,7 @@ def _open_source(
     if cache == "disk" or (cache == "auto" and size <= _free_disk() * SHARE_OF_DISK):
         return _open_on_disk(images, preprocessing, layout, skip, threads, progress)
     kept, failures = verify(images, threads=threads, progress=progress) if check else (np.arange(len(images)), ())
-    stream = _Stream(_Chosen(images, kept) if failures else images, preprocessing, processes)
+    stream = _Stream(SelectedImages(images, kept) if failures else images, preprocessing, processes)
     how = f"decoded again every epoch by {processes} worker processes" if processes else "decoded again every epoch"
     return _Opened(stream, kept, failures, "stream", _note(how, layout, len(kept)))
 
