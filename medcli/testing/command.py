@@ -11,6 +11,7 @@ import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +100,9 @@ def child_environment(env: Mapping[str, str] | None = None, path: Sequence[str] 
 
 
 def _inside(words: list[str], env: Mapping[str, str], directory: Path) -> Outcome:
-    from medcli.__main__ import main
-
+    # The console script as installed: this module stays free of the command line it runs.
+    (script,) = entry_points(group="console_scripts", name="medcli")
+    main = script.load()
     out, err = io.StringIO(), io.StringIO()
     before, argv, place = dict(os.environ), sys.argv, Path.cwd()
     code: Any = 0
