@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
@@ -100,6 +101,8 @@ def prepare(plan: Plan, *, progress: Callable[[str, int, int], None] | None = No
         notes.append(start_from(classifier, plan, Path(settings.init_from)))
     freeze(classifier, plan)
     batches = open_splits(plan, device, progress)
+    # accelerate keeps one state per process and would refuse a second training with another precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device.type == "cpu")
     classifier.to(device).to(memory_format=torch.channels_last)
     ema = ema_of(classifier, plan)

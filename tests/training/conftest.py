@@ -56,8 +56,14 @@ def write_archive(path: Path, *, classes: int = 2, size: int = 32, train: int = 
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    return write_archive(tmp_path / "tiny.npz")
+def make_archive(tmp_path: Path) -> Callable[..., Path]:
+    """Write an archive under a name; keywords as in `write_archive`."""
+    return lambda name, **settings: write_archive(tmp_path / name, **settings)
+
+
+@pytest.fixture
+def archive(make_archive: Callable[..., Path]) -> Path:
+    return make_archive("tiny.npz")
 
 
 MakePlan = Callable[..., Plan]

@@ -193,7 +193,7 @@ def test_gradient_checkpointing_learns_the_same(make_plan: MakePlan) -> None:
         return original(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("timm.models._manipulate.checkpoint", spy)
+        patch.setattr("torch.utils.checkpoint.checkpoint", spy)
         torch.testing.assert_close(state(run(plain)[0]), state(run(checkpointed)[0]), rtol=1e-5, atol=1e-7)
     assert calls, "nothing was recomputed"
 
@@ -299,11 +299,9 @@ def test_what_does_not_fit_is_refused(make_plan: MakePlan, settings: dict[str, A
         prepare(make_plan(**settings))
 
 
-def test_a_grid_of_tasks_learns(make_plan: MakePlan, tmp_path: Path) -> None:
-    from conftest import write_archive
-
-    graded = write_archive(tmp_path / "graded.npz", classes=4)
-    labelled = write_archive(tmp_path / "labelled.npz", labels=3)
+def test_a_grid_of_tasks_learns(make_plan: MakePlan, make_archive: Callable[..., Path]) -> None:
+    graded = make_archive("graded.npz", classes=4)
+    labelled = make_archive("labelled.npz", labels=3)
     for path, task, loss in (
         (graded, "ordinal", "corn"),
         (graded, "ordinal", "coral"),
