@@ -211,7 +211,8 @@ def _blamed(problems: Sequence[MedcliError], entry: Entry) -> UsageProblem:
 
 
 def _as_problem(error: MedcliError, entry: Entry, name: str) -> Problem:
-    cause = f"{error.message} ({error.where})" if error.where else error.message
+    where = (error.where or "").removeprefix(f"{entry.origin}, ")
+    cause = f"{error.message} ({where})" if where else error.message
     return Problem(entry.distribution, entry.version, name, "card", cause, error.hint or "")
 
 

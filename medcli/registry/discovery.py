@@ -316,10 +316,11 @@ def _allowed(environ: Mapping[str, str], known: frozenset[str]) -> frozenset[str
         if word not in known:
             near = nearest(word, known)
             listed = ", ".join(f"`{name}`" for name in near or sorted(known))
+            hint = f"did you mean {listed}?" if near else f"installed: {listed}"
             raise UsageProblem(
                 f"no installed plugin is called `{word}`",
                 where="MEDCLI_PLUGINS",
-                hint=f"installed: {listed}",
+                hint=hint,
                 code="unknown-plugin",
             )
     return frozenset({CORE, *wanted})

@@ -41,7 +41,8 @@ def list_models(flags: Flags) -> None:
         max_params=given.get("max_params"),
     )
     for problem in found.problems:
-        output.warn(problem.as_error().message + f" ({problem.distribution} {problem.version})".replace(" )", ")"))
+        error = problem.as_error()
+        output.warn(f"{error.where}: {error.message}")
     if found.unknown:
         output.note(f"{found.unknown} left out because their card does not say; `medcli models list` shows them")
     output.answer(
