@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from medcli.cli.options import ArchitectureArgument, Flags
 from medcli.cli.output import Output
+from medcli.errors import UsageProblem
 from medcli.plugin import ArchitectureCard, Normalisation, WeightCard
 from medcli.registry.cards import parse_options, read_card
 from medcli.registry.catalogue import Catalogue, catalogue, facts, head_parameters
@@ -63,6 +64,15 @@ def show_model(architecture: ArchitectureArgument, flags: Flags) -> None:
     """
     output = Output(flags.output(), "models show")
     given = flags.given
+    idle = [name for name in ("image_size", "in_channels", "arch_opt") if name in given and not given.get("layers")]
+    if idle:
+        flag = f"--{idle[0].replace('_', '-')}"
+        raise UsageProblem(
+            f"`{flag}` changes the network that `--layers` builds, and that was not asked for",
+            where=flag,
+            hint=f"medcli models show {architecture} --layers {flag} …",
+            code="idle-flag",
+        )
     registry = discover()
     entry = find(registry, architecture)
     card = read_card(entry)

@@ -145,6 +145,13 @@ def test_layers_follow_options_size_and_channels(run_cli):
     assert built("--image-size", "32", "--in-channels", "1")["parameters"] == plain["parameters"] - 2 * 64 * 49
 
 
+@pytest.mark.parametrize("flag", [("--image-size", "64"), ("--in-channels", "1"), ("--arch-opt", "stem=small")])
+def test_flag_that_only_layers_uses_is_not_ignored_without_it(run_cli, flag):
+    done = run_cli("models", "show", "resnet18", *flag, in_process=True)
+    assert (done.code, done.stdout) == (2, "")
+    assert "--layers" in done.stderr
+
+
 def test_bad_option_is_refused_with_the_nearest(run_cli):
     done = run_cli("models", "show", "resnet18", "--layers", "--arch-opt", "stam=small", in_process=True)
     assert done.code == 2
