@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -21,6 +22,7 @@ from medcli.cli.completion import COMPLETE_VARIABLE, Offer, bash_reply, offer, w
 from medcli.cli.errors import HelpWanted
 from medcli.cli.help import HelpPage, Row, Section, describe, option_row, render
 from medcli.cli.options import Flags, Positional
+from medcli.cli.output import write_line
 from medcli.cli.tree import Command, Group, RootOption, suggestions
 from medcli.cli.typed_values import check, converted
 from medcli.errors import ExitCode, MedcliError, Problems, UsageProblem, nearest
@@ -370,7 +372,7 @@ def _with_plain_help(parameters: list[Any]) -> list[Any]:
 
 def _show_help(ctx: Any, value: Any) -> Any:
     if value and not ctx.resilient_parsing:
-        typer.echo(ctx.get_help())
+        write_line(sys.stdout, ctx.get_help())
         ctx.exit()
     return value
 
@@ -445,11 +447,11 @@ def _complete(command: Any, name: str, variables: Mapping[str, str]) -> int:
     try:
         if shell == "bash":
             word = words_of(variables.get("COMP_WORDS", ""), int(variables.get("COMP_CWORD", "0")))
-            typer.echo(bash_reply(_found(answer.get_completions(list(word.before), word.incomplete)), word))
+            write_line(sys.stdout, bash_reply(_found(answer.get_completions(list(word.before), word.incomplete)), word))
         else:
             inner = answer.get_completions
             answer.get_completions = lambda args, incomplete: [i for i in inner(args, incomplete) if i.value]
-            typer.echo(answer.complete())
+            write_line(sys.stdout, answer.complete())
     except Exception:
         if variables.get("MEDCLI_DEBUG"):
             raise

@@ -1,0 +1,67 @@
+"""Nothing heavy is imported where only names, settings or stored figures are needed; proven by forbidding the import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medcli.cli.app import COMMAND_TABLE
+from medcli.testing.imports import HEAVY, HEAVY_FOR_COMPLETION, NoHeavyImports
+
+LINES = [
+    "medcli\n",
+    "medcli\ntr",
+    "medcli\nmodels\n",
+    "medcli\ntrain\nresnet5",
+    "medcli\ntrain\ntimm/resnet1",
+    "medcli\ntrain\n--epo",
+    "medcli\ntrain\n--loss\n",
+    "medcli\ntrain\n--data\nsyn",
+    "medcli\ntrain\n--preset\n",
+    "medcli\ntrain\nresnet18\n--arch-opt\n",
+    "medcli\nevaluate\nruns/",
+]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["models", "--help"], ["--show-completion", "bash"]])
+def test_the_program_itself_is_light(no_heavy_imports: NoHeavyImports, arguments: list[str], tmp_path: Path) -> None:
+    outcome = no_heavy_imports.cli(*arguments, blocked=HEAVY_FOR_COMPLETION, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_completion_is_light(no_heavy_imports: NoHeavyImports, line: str, tmp_path: Path) -> None:
+    words = line.split("\n")
+    request = {"_MEDCLI_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    outcome = no_heavy_imports.cli(
+        blocked=HEAVY_FOR_COMPLETION, cwd=tmp_path, env={**request, "MEDCLI_DEBUG": "1"}
+    )
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stdout.splitlines()[0] in {"words", "files", "dirs", "words nospace", "nospace"}
+
+
+@pytest.mark.parametrize("command", COMMAND_TABLE)
+def test_the_help_of_every_command_is_light(no_heavy_imports: NoHeavyImports, command: str, tmp_path: Path) -> None:
+    outcome = no_heavy_imports.cli(*command.split(), "--help", blocked=HEAVY_FOR_COMPLETION, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stdout.startswith(f"Usage: medcli {command} ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["models", "list"],
+        ["models", "show", "resnet18"],
+        ["runs", "list"],
+        ["config", "show", "train"],
+        ["config", "check"],
+        ["config", "schema"],
+        ["config", "presets"],
+    ],
+)
+def test_listings_and_settings_need_no_torch(
+    no_heavy_imports: NoHeavyImports, arguments: list[str], tmp_path: Path
+) -> None:
+    outcome = no_heavy_imports.cli(*arguments, blocked=HEAVY, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
