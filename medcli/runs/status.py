@@ -1,0 +1,133 @@
+"""How a run stands, written atomically, and the lock that keeps two processes out of one directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args
+
+from medcli.errors import UsageProblem
+from medcli.runs.directory import RunDirectory, replace_text
+
+__all__ = ["STATES", "State", "Status", "held", "now", "read_status", "write_status"]
+
+State = Literal["running", "completed", "interrupted", "failed"]
+STATES: tuple[State, ...] = get_args(State)
+SCHEMA = "medcli-status/1"
+
+
+def now() -> str:
+    """UTC time to the second, as every record of a run writes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run stands.
+
+    Args:
+        state: one of `STATES`.
+        command: such as `train`.
+        started: UTC time of the first start.
+        updated: UTC time of this state.
+        epoch: epochs finished.
+        epochs: epochs planned.
+        best: the best epoch (1-based), its figure and its value; empty before the first epoch.
+        error: the sentence that ended a failed run.
+    """
+
+    state: State
+    command: str
+    started: str
+    updated: str
+    epoch: int = 0
+    epochs: int = 0
+    best: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+def write_status(run: RunDirectory, status: Status) -> None:
+    """Replace the status."""
+    replace_text(run.status_file, json.dumps({"schema": SCHEMA, **asdict(status)}, indent=2) + "\n")
+
+
+def read_status(run: RunDirectory) -> Status:
+    """The status; a run that says it is running although its process is gone counts as failed.
+
+    Raises:
+        UsageProblem: the file is missing or not as medcli wrote it.
+    """
+    try:
+        document = json.loads(run.status_file.read_text(encoding="utf-8"))
+        if document.pop("schema") != SCHEMA or document["state"] not in STATES:
+            raise ValueError("another format")
+        status = Status(**document)
+    except FileNotFoundError:
+        raise UsageProblem(
+            f"`{run.path}` has no `status.json`: its start did not finish",
+            hint="start anew with `--out` and `--overwrite`",
+            code="not-a-run",
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageProblem(
+            f"the status cannot be read: {error}", where=str(run.status_file), code="bad-run-file"
+        ) from error
+    if status.state == "running" and _owner(run) is None:
+        return Status(
+            **{**asdict(status), "state": "failed", "error": status.error or "the process ended unexpectedly"}
+        )
+    return status
+
+
+@contextmanager
+def held(run: RunDirectory) -> Iterator[None]:
+    """Hold the run's lock; a lock whose process no longer lives is taken over.
+
+    Raises:
+        UsageProblem: another process works in this directory.
+    """
+    lock = run.path / "lock"
+    owner = _owner(run)
+    if owner is not None:
+        raise UsageProblem(
+            f"another process (pid {owner}) works in `{run.path}`",
+            where=str(lock),
+            hint="wait for it, or stop it",
+            code="run-busy",
+        )
+    lock.unlink(missing_ok=True)
+    try:
+        handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        raise UsageProblem(
+            f"another process has just begun to work in `{run.path}`", where=str(lock), code="run-busy"
+        ) from None
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _owner(run: RunDirectory) -> int | None:
+    """The living process that holds the lock. A lock of another host counts as living: it cannot be asked."""
+    try:
+        document = json.loads((run.path / "lock").read_text(encoding="utf-8"))
+        pid, host = int(document["pid"]), str(document["host"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if host != socket.gethostname():
+        return pid
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return pid
+    return pid
