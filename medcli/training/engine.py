@@ -97,6 +97,8 @@ def prepare(plan: Plan, *, progress: Callable[[str, int, int], None] | None = No
     set_seed(compute.seed)
     built = build_classifier(plan.spec, weights=plan.model.weights, pretrained=plan.model.pretrained)
     classifier, notes = built.classifier, list(plan.notes)
+    if built.load_report is not None:
+        notes.append(f"weights: {built.load_report.sentence()}")
     if settings.init_from:
         notes.append(start_from(classifier, plan, Path(settings.init_from)))
     freeze(classifier, plan)

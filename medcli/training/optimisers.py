@@ -44,4 +44,3 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group to `factor` times its peak rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
-

@@ -82,7 +82,7 @@ def plan_training(
             code="monitor-does-not-fit",
         )
     refuse_mirrored_sides(data, training.flip)
-    preprocessing = plan_preprocessing(card, data_settings)
+    preprocessing = plan_preprocessing(card, data_settings, model)
     spec = ModelSpec(
         architecture=architecture,
         in_channels=preprocessing.channels,
@@ -100,11 +100,18 @@ def plan_training(
     return Plan(data, spec, preprocessing, loss, monitor, data_settings, model, training, compute, tuple(notes))
 
 
-def plan_preprocessing(card: ArchitectureCard | None, settings: DataSettings) -> Preprocessing:
-    """From picture to input: flags first, then the card, then ImageNet's figures."""
+def plan_preprocessing(
+    card: ArchitectureCard | None, settings: DataSettings, model: ModelSettings | None = None
+) -> Preprocessing:
+    """From picture to input: flags first, then the card (as its weights want it), then ImageNet's figures."""
     size = settings.image_size or (card.input_size if card else None) or FALLBACK_SIZE
     channels = settings.in_channels or (card.in_channels if card else None) or 3
-    normalisation = card.normalisation if card else None
+    tag = (
+        model.weights
+        if model and model.weights
+        else (card.default_weights if card and model and model.pretrained else "")
+    )
+    normalisation = card.normalisation_for(tag or "") if card else None
     mean = settings.mean or (normalisation.mean if normalisation else FALLBACK_MEAN)
     std = settings.std or (normalisation.std if normalisation else FALLBACK_STD)
     return Preprocessing(

@@ -1,0 +1,135 @@
+"""`medcli train`: from a set of images to a trained, evaluated model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from medcli.cli.options import Flags, OptionalArchitecture
+from medcli.cli.output import Output
+from medcli.errors import ExitCode
+
+if TYPE_CHECKING:
+    from medcli.runs.directory import RunDirectory
+    from medcli.runs.status import Status
+    from medcli.training.dry_run import DryRun
+    from medcli.training.overfit import Overfit
+    from medcli.training.session import Outcome
+
+__all__ = ["train"]
+
+
+def train(architecture: OptionalArchitecture, flags: Flags) -> ExitCode | None:
+    """Train an architecture on labelled images and evaluate it.
+
+    Starts from random weights unless `--pretrained` or `--weights` is given, and never needs a network. Everything
+    about the training goes into one run directory: settings with their origins, the best weights, figures per epoch,
+    predictions and an evaluation with intervals.
+
+    Examples:
+        medcli train resnet18 --data synthetic/chest --limit 200 --image-size 64 --epochs 2
+        medcli train resnet18 --data breastmnist.npz --preset medmnist-28
+        medcli train densenet121 --data xrays/ --patient-pattern '(person\\d+)_' --weights densenet121.safetensors
+        medcli train resnet50 --data aptos/train.csv --image-dir aptos/images --image-column id_code
+            --label-column diagnosis --task ordinal
+        medcli train --resume runs/20261121T101500Z-train-resnet18-1a2b
+    """
+    from medcli.training.session import Watch, conduct, rehearse, try_one_batch
+    from medcli.training.start import continued, fresh
+
+    settings = flags.output()
+    output = Output(settings, "train")
+    counters: dict[str, Any] = {}
+
+    def reading(split: str, done: int, total: int) -> None:
+        if split not in counters:
+            counters[split] = output.progress(f"{split} images read", total)
+        counters[split](done)
+
+    watch = Watch(output.training_progress(), output.note, reading, output.confirm)
+    if flags.given.get("resume"):
+        start, run, status = continued(architecture, flags.given)
+        if start is None:
+            _finished(output, run, status)
+            return None
+    else:
+        start = fresh("train", architecture, flags.given)
+    if settings.dry_run:
+        _rehearsed(output, rehearse(start, watch))
+        return None
+    if start.plan.training.overfit_batch:
+        return _one_batch(output, try_one_batch(start, watch))
+    outcome = conduct(start, watch, command="train", out=settings.out, overwrite=settings.overwrite)
+    _trained(output, outcome)
+    return None
+
+
+def _trained(output: Output, outcome: Outcome) -> None:
+    from medcli.evaluation.render import interval_text
+
+    run, best = str(outcome.run.path), outcome.best
+    result = {
+        "best_epoch": best.epoch + 1,
+        "monitor": best.monitor,
+        "value": best.value,
+        "epochs": outcome.epochs,
+        "stopped_early": outcome.early,
+        "seconds": outcome.seconds,
+        "evaluation": {split: evaluation.to_dict() for split, evaluation in outcome.evaluations.items()},
+    }
+
+    def text() -> str:
+        early = ", stopped early" if outcome.early else ""
+        lines = [f"best epoch {best.epoch + 1} of {outcome.epochs}{early}: val {best.monitor} {best.value:.4f}"]
+        for split, evaluation in outcome.evaluations.items():
+            shown = [figure for figure in evaluation.figures.values() if figure.headline][:2]
+            figures = ", ".join(f"{one.name} {one.value:.4f} {interval_text(one)}" for one in shown)
+            lines.append(f"{split}: {figures}")
+        return "\n".join([*lines, f"run: {run}"])
+
+    output.answer(result, text, identifier=run, run_dir=run)
+    output.hint(f"`medcli evaluate {run}` shows every figure; `medcli predict {run} IMAGES` uses the model")
+
+
+def _finished(output: Output, run: RunDirectory, status: Status) -> None:
+    from medcli.prediction.finish import read_evaluations
+
+    result: Mapping[str, Any] = {"state": status.state, "epochs": status.epoch, "best": dict(status.best)}
+    result = {**result, "evaluation": read_evaluations(run.path)}
+    output.answer(
+        result,
+        f"{run.path} has already finished its {status.epoch} epochs",
+        identifier=str(run.path),
+        run_dir=str(run.path),
+    )
+    output.hint(f"`medcli train --resume {run.path} --extend 10` trains 10 epochs longer")
+
+
+def _rehearsed(output: Output, figures: DryRun) -> None:
+    from dataclasses import asdict
+
+    rows = [
+        ("parameters", f"{figures.parameters:,}"),
+        ("of which learn", f"{figures.trainable:,}"),
+        ("device, precision", f"{figures.device}, {figures.precision}"),
+        ("loss of the first step", f"{figures.loss:.4f}"),
+        ("seconds per step", f"{figures.seconds_per_step:.3f}"),
+        ("steps per epoch", f"{figures.steps_per_epoch:,}"),
+        ("estimate", f"{figures.hours:.2f} hours for {figures.epochs} epochs, without validation"),
+        ("peak memory", f"{figures.peak_memory_gib:.2f} GiB"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    output.answer(asdict(figures), "\n".join(f"{name:<{width}}  {value}" for name, value in rows))
+
+
+def _one_batch(output: Output, figures: Overfit) -> ExitCode:
+    from dataclasses import asdict
+
+    status = ExitCode.DONE if figures.learnt else ExitCode.LIMIT
+    verdict = "learnt by heart" if figures.learnt else "NOT learnt by heart: look at labels, rate and normalisation"
+    output.answer(
+        asdict(figures),
+        f"one batch {verdict}: loss {figures.first:.4f} -> {figures.last:.4f} in {figures.steps} steps",
+        status=status,
+    )
+    return status

@@ -1,0 +1,239 @@
+"""A training and what is kept of it: claim the directory, record, learn, take the best weights, predict, evaluate."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from medcli.data.record import data_record
+from medcli.data.subset import take
+from medcli.errors import MedcliError
+from medcli.evaluation.report import Evaluation
+from medcli.models.build import load_model
+from medcli.prediction.finish import write_predictions
+from medcli.prediction.predict import as_predictions
+from medcli.runs.directory import RunDirectory, claim_run, plan_run, refuse_occupied
+from medcli.runs.records import (
+    append_metrics,
+    read_metrics,
+    truncate_metrics,
+    write_config,
+    write_data,
+    write_environment,
+)
+from medcli.runs.status import State, Status, held, now, read_status, write_status
+from medcli.training.best import Best
+from medcli.training.checkpoint import load_checkpoint
+from medcli.training.dry_run import DryRun, dry_run
+from medcli.training.engine import Prepared, Trained, prepare, raw_of, require_splits, train
+from medcli.training.interruption import Interrupted
+from medcli.training.overfit import Overfit, overfit_batch
+from medcli.training.plots import draw_curves, draw_evaluation
+from medcli.training.progress import TrainingProgress
+from medcli.training.start import Start
+
+__all__ = ["Outcome", "Watch", "conduct", "finish", "rehearse", "try_one_batch"]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told what happens.
+
+    Args:
+        progress: watches the loop.
+        say: receives sentences the user should read.
+        reading: told (split, images read, images in all) while images are decoded.
+        confirm: asked before a run is replaced.
+    """
+
+    progress: TrainingProgress
+    say: Callable[[str], None]
+    reading: Callable[[str, int, int], None]
+    confirm: Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished training.
+
+    Args:
+        run: its directory.
+        best: the best epoch and its figure.
+        epochs: epochs learnt.
+        early: whether patience ended it.
+        seconds: time spent learning.
+        evaluations: figures by split.
+    """
+
+    run: RunDirectory
+    best: Best
+    epochs: int
+    early: bool
+    seconds: float
+    evaluations: Mapping[str, Evaluation]
+
+
+def conduct(start: Start, watch: Watch, *, command: str, out: str | None, overwrite: bool) -> Outcome:
+    """Carry out a training from its plan to its evaluation.
+
+    Raises:
+        UsageProblem: found before anything was written.
+        RunFailure: while running; the run says so in `status.json` and keeps the traceback in `log.txt`.
+        Interrupted: by a signal, with everything saved.
+    """
+    plan = start.plan
+    require_splits(plan)
+    run = start.run or plan_run(command, plan.spec.architecture, out=out)
+    if start.run is None:
+        refuse_occupied(run, overwrite=overwrite)
+    prepared = prepare(plan, progress=watch.reading)
+    for note in prepared.notes:
+        watch.say(note)
+    if start.run is None:
+        claim_run(run, command=command, overwrite=overwrite, confirm=watch.confirm)
+    with held(run):
+        began = _begin(start, prepared, run, command)
+        try:
+            trained = train(
+                prepared, run, watch.progress, resume=start.run is not None, extend=start.extend, say=watch.say
+            )
+            if trained.signal:
+                raise _stopped(run, began, trained)
+            outcome = finish(prepared, run, trained)
+        except Interrupted:
+            raise
+        except BaseException as error:
+            _failed(run, began, error)
+            raise
+        write_status(run, _status(began, "completed", trained))
+        return outcome
+
+
+def finish(prepared: Prepared, run: RunDirectory, trained: Trained) -> Outcome:
+    """Take the best weights back from their file, predict validation and test with them, evaluate and draw."""
+    plan = prepared.plan
+    network = load_model(run.model_file, prepared.device).classifier
+    predictions = {
+        split: as_predictions(
+            raw_of(prepared, network, split),
+            prepared.batches[split].samples,
+            target=plan.data.target,
+            head_kind=plan.spec.head_kind,
+            split=split,
+            data_name=plan.data.name,
+        )
+        for split in ("val", "test")
+        if split in prepared.batches
+    }
+    evaluations = write_predictions(run.path, tuple(predictions.values()))
+    draw_curves([row for row in read_metrics(run) if "epoch" in row], plan.monitor, run.plots / "curves.png")
+    for split, evaluation in evaluations.items():
+        draw_evaluation(evaluation, run.plots / f"{split}.png")
+    position = trained.position
+    return Outcome(run, position.best, position.epoch, trained.early, position.seconds, evaluations)
+
+
+def rehearse(start: Start, watch: Watch) -> DryRun:
+    """`--dry-run`: two real steps on a few batches, nothing written."""
+    plan = start.plan
+    require_splits(plan)
+    window = plan.compute.batch_size * plan.training.accumulate
+    samples = plan.data.splits["train"]
+    steps = -(-len(samples) // window)
+    few = {"train": take(samples, range(min(len(samples), window)))}
+    small = replace(
+        plan,
+        data=replace(plan.data, splits=few),
+        data_settings=replace(plan.data_settings, cache="memory", cache_limit=None),
+    )
+    prepared = prepare(small, progress=watch.reading)
+    for note in prepared.notes:
+        watch.say(note)
+    return dry_run(prepared, steps)
+
+
+def try_one_batch(start: Start, watch: Watch) -> Overfit:
+    """`--overfit-batch`: learn one batch by heart, nothing written."""
+    plan = start.plan
+    require_splits(plan)
+    samples = plan.data.splits["train"]
+    few = {"train": take(samples, range(min(len(samples), plan.compute.batch_size)))}
+    prepared = prepare(
+        replace(
+            plan,
+            data=replace(plan.data, splits=few),
+            data_settings=replace(plan.data_settings, cache="memory", cache_limit=None),
+        ),
+        progress=watch.reading,
+    )
+    return overfit_batch(prepared)
+
+
+def _begin(start: Start, prepared: Prepared, run: RunDirectory, command: str) -> Status:
+    """Record what this training is, or mark that it goes on."""
+    plan = start.plan
+    skipped = tuple(item for batches in prepared.batches.values() for item in batches.skipped)
+    record = data_record(replace(plan.data, skipped=(*plan.data.skipped, *skipped)))
+    if start.run is None:
+        write_config(run, start.resolved)
+        write_data(run, record)
+        write_environment(run, plugins=[prepared.built.entry.origin], facts=_facts(prepared))
+        status = Status("running", command, now(), now(), epochs=plan.training.epochs)
+    else:
+        status = replace(read_status(run), state="running", updated=now(), error="")
+        marker = {"event": "resumed", "time": now(), "extend": start.extend, "data_changes": list(start.data_changes)}
+        truncate_metrics(run, load_checkpoint(run.checkpoint_file).position.epoch)
+        append_metrics(run, marker)
+        if start.data_changes:
+            write_data(run, record | {"accepted_changes": list(start.data_changes)})
+    write_status(run, status)
+    return status
+
+
+def _facts(prepared: Prepared) -> dict[str, object]:
+    report = prepared.built.load_report
+    return {
+        "device": str(prepared.device),
+        "gpu": torch.cuda.get_device_name(prepared.device) if prepared.device.type == "cuda" else None,
+        "precision": prepared.precision,
+        "threads": torch.get_num_threads(),
+        "seed": prepared.plan.compute.seed,
+        "images": {split: batches.note for split, batches in prepared.batches.items()},
+        "weights": None if report is None else report.sentence(),
+    }
+
+
+def _status(began: Status, state: State, trained: Trained) -> Status:
+    position = trained.position
+    best = {"epoch": position.best.epoch + 1, "monitor": position.best.monitor, "value": position.best.value}
+    return replace(
+        began,
+        state=state,
+        updated=now(),
+        epoch=position.epoch,
+        best=best if position.best.epoch >= 0 and math.isfinite(position.best.value) else {},
+    )
+
+
+def _stopped(run: RunDirectory, began: Status, trained: Trained) -> Interrupted:
+    write_status(run, _status(began, "interrupted", trained))
+    return Interrupted(
+        trained.signal,
+        f"stopped in epoch {trained.position.epoch + 1}; everything is saved in `{run.path}`",
+        f"continue with `medcli train --resume {run.path}`",
+    )
+
+
+def _failed(run: RunDirectory, began: Status, error: BaseException) -> None:
+    """Say in the run what ended it; the full traceback goes into its log."""
+    sentence = error.message if isinstance(error, MedcliError) else f"{type(error).__name__}: {error}"
+    state: State = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    with contextlib.suppress(MedcliError, OSError):
+        with run.log_file.open("a", encoding="utf-8") as log:
+            log.write("".join(traceback.format_exception(error)))
+        write_status(run, replace(read_status(run), state=state, updated=now(), error=sentence, started=began.started))
