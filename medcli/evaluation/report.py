@@ -217,7 +217,7 @@ def _labelled(predictions: Predictions) -> Predictions:
 
 
 def _blank(predictions: Predictions, clusters: Clusters, settings: EvaluationSettings) -> Evaluation:
-    notes = ()
+    notes: tuple[str, ...] = ()
     if settings.bootstrap and not clusters.known:
         notes = ("no patients are known: the intervals take every image for a patient of its own",)
     return Evaluation(
@@ -315,7 +315,9 @@ def _evaluate_column(
     return replace(
         blank,
         figures=_figures(estimate.overall, draws.overall, target, settings),
-        classes=_class_rows(target.class_names, support.sum().repeat(len(support)), support, estimate.classes, draws.classes),
+        classes=_class_rows(
+            target.class_names, support.sum().repeat(len(support)), support, estimate.classes, draws.classes
+        ),
         confusion=confusion,
         reliability=tuple(
             (int(count), float(confidence), float(accuracy))
@@ -400,7 +402,8 @@ def _evaluate_outputs(
 def _clip_note(clipped: int) -> list[str]:
     if not clipped:
         return []
-    return [f"{clipped} true {'class' if clipped == 1 else 'classes'} had a score below 1e-15, raised to that for the nll"]
+    what = "true class" if clipped == 1 else "true classes"
+    return [f"{clipped} {what} had a score below 1e-15, raised to that for the nll"]
 
 
 def _single_patient_note(clusters: Clusters, settings: EvaluationSettings) -> list[str]:

@@ -90,7 +90,7 @@ def resample_weights(clusters: Clusters, resamples: int, seed: int) -> Iterator[
 
 
 def percentile_interval(draws: Floats) -> tuple[float, float, int]:
-    """95 % percentile interval of draws [r] and how many were undefined (left out). NaN when fewer than two are left."""
+    """95 % percentile interval of draws [r], and how many were undefined (left out); NaN when under two are left."""
     defined = draws[np.isfinite(draws)]
     failed = len(draws) - len(defined)
     if len(defined) < 2:
@@ -127,7 +127,8 @@ class Sums:
         self, rows: Mapping[str, npt.NDArray[Any] | Binned], clusters: npt.NDArray[np.int64], count: int
     ) -> None:
         self._spans: dict[str, tuple[slice, bool]] = {}
-        belongs = sparse.csr_matrix((np.ones(len(clusters)), (clusters, np.arange(len(clusters)))), (count, len(clusters)))
+        n = len(clusters)
+        belongs = sparse.csr_matrix((np.ones(n), (clusters, np.arange(n))), (count, n))
         parts = []
         start = 0
         for name, values in rows.items():

@@ -200,9 +200,9 @@ class LabelStatistics:
         self._sums: list[Sums] = []
         self._ranks: list[RankPlan] = []
         truths = labels > 0.5
-        self._seen = ~np.isnan(labels).all(axis=0)
-        self._occurs = truths.any(axis=0)
-        self._judged = self._occurs & (labels < 0.5).any(axis=0)
+        self._seen: npt.NDArray[np.bool_] = np.logical_not(np.isnan(labels).all(axis=0))
+        self._occurs: npt.NDArray[np.bool_] = np.any(truths, axis=0)
+        self._judged: npt.NDArray[np.bool_] = np.logical_and(self._occurs, (labels < 0.5).any(axis=0))
         self.clipped = 0
         for index in range(labels.shape[1]):
             seen = ~np.isnan(labels[:, index])
@@ -291,9 +291,7 @@ class _Bins:
     def __init__(self, sums: Mapping[str, Floats], name: str) -> None:
         self._count = sums[f"{name} count"]
         self._distance = np.abs(sums[f"{name} excess"])
-        self._gaps = np.divide(
-            self._distance, self._count, out=np.zeros_like(self._distance), where=self._count > 0
-        )
+        self._gaps = np.divide(self._distance, self._count, out=np.zeros_like(self._distance), where=self._count > 0)
 
     @property
     def ece(self) -> Floats:

@@ -67,9 +67,7 @@ def test_multioutput_is_the_mean_over_outputs() -> None:
     found = monitor_metrics(predictions(labels, logits, target))
     first = monitor_metrics(predictions(labels[:, 0], logits[:, 0], Target("ordinal", ("0", "1", "2"))))
     known = labels[:, 1] >= 0
-    second = monitor_metrics(
-        predictions(labels[known, 1], logits[known, 1, :2], Target("multiclass", ("no", "yes")))
-    )
+    second = monitor_metrics(predictions(labels[known, 1], logits[known, 1, :2], Target("multiclass", ("no", "yes"))))
     assert found["accuracy"] == pytest.approx((first["accuracy"] + second["accuracy"]) / 2)
     assert found["qwk"] == pytest.approx(first["qwk"])
 

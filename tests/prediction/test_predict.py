@@ -55,7 +55,12 @@ def network(outputs: int = 3) -> nn.Module:
 
 def run(model: nn.Module, size: int, order: torch.Tensor, **more: object) -> np.ndarray:
     found = predict_batches(
-        model, batches(size, order), SAMPLES, target=TARGET, preprocessing=PREPROCESSING, **more  # type: ignore[arg-type]
+        model,
+        batches(size, order),
+        SAMPLES,
+        target=TARGET,
+        preprocessing=PREPROCESSING,
+        **more,  # type: ignore[arg-type]
     )
     np.testing.assert_array_equal(found.ids, SAMPLES.ids)
     np.testing.assert_array_equal(found.labels, SAMPLES.labels)

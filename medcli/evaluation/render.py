@@ -1,0 +1,148 @@
+"""An evaluation as plain aligned text. Works on `Evaluation` alone and imports nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medcli.evaluation.report import Evaluation, Figure
+
+__all__ = ["aligned", "interval_text", "number_text", "render"]
+
+_WIDEST_CONFUSION = 16
+
+
+def render(evaluation: Evaluation, *, verbose: bool = False) -> str:
+    """Heading, headline figures with intervals and conventions, figures per class, confusion matrix, notes.
+
+    Args:
+        evaluation: what to show.
+        verbose: whether the figures behind the headline are listed too.
+    """
+    parts = [_heading(evaluation), _figure_table(evaluation, verbose)]
+    if evaluation.classes:
+        parts.append(_class_table(evaluation))
+    if evaluation.confusion is not None:
+        parts.append(_confusion(evaluation))
+    for name, output in evaluation.outputs.items():
+        title = f"output {name}: {output.n} labelled cases" + (
+            f", {output.excluded} without" if output.excluded else ""
+        )
+        body = [_figure_table(output, verbose), _class_table(output)]
+        if output.confusion is not None:
+            body.append(_confusion(output))
+        body += [f"note: {note}" for note in output.notes]
+        parts.append("\n\n".join([title, *body]))
+    if evaluation.notes:
+        parts.append("\n".join(f"note: {note}" for note in evaluation.notes))
+    return "\n\n".join(parts)
+
+
+def number_text(value: float) -> str:
+    """Four decimals, or `-` where undefined."""
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def interval_text(figure: Figure) -> str:
+    """`[low, high]`, or `-` where there is none."""
+    return "-" if math.isnan(figure.low) else f"[{figure.low:.4f}, {figure.high:.4f}]"
+
+
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Text cells under a heading: the first `left` columns to the left, the others to the right."""
+    widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
+
+    def line(cells: Sequence[str]) -> str:
+        placed = [
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  ".join(placed).rstrip()
+
+    return "\n".join(line(cells) for cells in [columns, *rows])
+
+
+def _heading(evaluation: Evaluation) -> str:
+    target = evaluation.target
+    where = " ".join(part for part in (evaluation.data_name, evaluation.split) if part) or "predictions"
+    counts = f"{evaluation.n} labelled cases"
+    if evaluation.patients is not None:
+        counts += f" of {evaluation.patients} patients"
+    if evaluation.excluded:
+        counts += f"; {evaluation.excluded} without a label left out"
+    lines = [f"{where}: {counts}"]
+    if target.task == "binary":
+        other = target.class_names[1 - target.positive]
+        lines.append(f"binary; positive class: {target.class_names[target.positive]}, other: {other}")
+    elif target.task == "multioutput":
+        lines.append(f"multioutput: {', '.join(output.name for output in target.outputs)}")
+    else:
+        what = {"multiclass": "classes", "ordinal": "grades", "multilabel": "labels"}[target.task]
+        lines.append(f"{target.task}, {len(target.class_names)} {what}: {', '.join(target.class_names)}")
+    if evaluation.resamples:
+        unit = "patients" if evaluation.patients is not None else "images"
+        lines.append(f"95 % percentile intervals over {evaluation.resamples} resamples of {unit}")
+    return "\n".join(lines)
+
+
+def _figure_table(evaluation: Evaluation, verbose: bool) -> str:
+    rows = []
+    for figure in evaluation.figures.values():
+        # What stands in for an undefined headline, and the guard beside a flattering accuracy, are always shown.
+        always = figure.name.endswith("_present") or (
+            evaluation.target.task == "multilabel" and figure.name in {"accuracy", "all_negative"}
+        )
+        if not (verbose or figure.headline or always or figure.name.startswith("top_")):
+            continue
+        remark = figure.convention
+        if figure.failed:
+            remark += f" ({figure.failed} resamples without a class left out)"
+        rows.append([figure.name, remark, number_text(figure.value), interval_text(figure)])
+    cells = [[name, value, interval, remark] for name, remark, value, interval in rows]
+    if not evaluation.resamples:
+        cells = [[name, value, remark] for name, value, _, remark in cells]
+        return _with_remarks(["figure", "value", "what it is"], cells)
+    return _with_remarks(["figure", "value", "95 % interval", "what it is"], cells)
+
+
+def _with_remarks(columns: list[str], rows: list[list[str]]) -> str:
+    widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns) - 1)]
+    lines = []
+    for row in [columns, *rows]:
+        placed = [row[0].ljust(widths[0])]
+        placed += [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:], strict=True)]
+        lines.append("  ".join([*placed, row[-1]]).rstrip())
+    return "\n".join(lines)
+
+
+def _class_table(evaluation: Evaluation) -> str:
+    multilabel = evaluation.target.task == "multilabel"
+    what = {"multilabel": "label", "ordinal": "grade"}.get(evaluation.target.task, "class")
+    names = list(evaluation.classes[0].figures) if evaluation.classes else []
+    columns = [what, "n", *(["observed"] if multilabel else [])]
+    for name in names:
+        columns.append(name)
+        if name == "auc" and evaluation.resamples:
+            columns.append("95 % interval")
+    rows = []
+    for row in evaluation.classes:
+        cells = [row.name, str(row.positives), *([str(row.n)] if multilabel else [])]
+        for name in names:
+            figure = row.figures[name]
+            cells.append(number_text(figure.value))
+            if name == "auc" and evaluation.resamples:
+                cells.append(interval_text(figure))
+        rows.append(cells)
+    return aligned(columns, rows)
+
+
+def _confusion(evaluation: Evaluation) -> str:
+    matrix, names = evaluation.confusion, evaluation.target.class_names
+    if matrix is None:
+        return ""
+    if len(names) > _WIDEST_CONFUSION:
+        return f"confusion matrix: {len(names)} x {len(names)}, in the JSON document (`--json`)"
+    rows = [[name, *(str(count) for count in counts)] for name, counts in zip(names, matrix.tolist(), strict=True)]
+    return "confusion matrix (rows: label, columns: prediction)\n" + aligned(["", *names], rows)
