@@ -171,6 +171,12 @@ def restore(
         {key: tuple(value) if key == "betas" else value for key, value in group.items()}
         for group in checkpoint.optimizer["groups"]
     ]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, entries in state.items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor) and value.shape == parameters[index].shape:
+                # Fused kernels walk raw memory: moments must lie as their weights do (channels last), not as stored.
+                entries[key] = torch.empty_like(parameters[index], dtype=value.dtype).copy_(value)
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     torch.set_rng_state(tensors["rng/cpu"])
     if device.type == "cuda" and "rng/cuda" in tensors:

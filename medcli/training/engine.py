@@ -270,7 +270,7 @@ class RunJournal:
         self.progress.epoch(
             epoch=row["epoch"],
             metrics=figures,
-            monitor=f"val_{self.prepared.plan.monitor}",
+            monitor=self.prepared.plan.monitor,
             best=row["best"],
             seconds=row["seconds"],
             images_per_second=row["images_per_second"],
