@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from medcli.cli.completion import COMPLETE_VARIABLE, Offer, bash_reply, offer, words_of
-from medcli.cli.errors import HelpWanted
+from medcli.cli.errors import HelpWanted, Interrupted
 from medcli.cli.help import HelpPage, Row, Section, describe, option_row, render
 from medcli.cli.options import Flags, Positional
 from medcli.cli.output import write_line
@@ -237,7 +237,11 @@ def _leaf(command: Command) -> _Leaf:
         }
         check(given, fields)
         arguments = {name: _positional_value(kind, values[_inner(name)]) for name, (kind, _) in positionals.items()}
-        return function(**arguments, **{flags_name: Flags(given, command.name)})
+        try:
+            return function(**arguments, **{flags_name: Flags(given, command.name)})
+        except KeyboardInterrupt as stop:
+            # Typer would turn it into a bare status without a word.
+            raise Interrupted("interrupted", code="interrupted") from stop
 
     callback.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
     callback.__annotations__ = {}

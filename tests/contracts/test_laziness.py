@@ -1,4 +1,4 @@
-"""Nothing heavy is imported where only names, settings or stored figures are needed; proven by forbidding the import."""
+"""Nothing heavy is imported where only names and settings are needed; proven by forbidding the import."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def test_the_program_itself_is_light(no_heavy_imports: NoHeavyImports, arguments
 def test_completion_is_light(no_heavy_imports: NoHeavyImports, line: str, tmp_path: Path) -> None:
     words = line.split("\n")
     request = {"_MEDCLI_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    outcome = no_heavy_imports.cli(
-        blocked=HEAVY_FOR_COMPLETION, cwd=tmp_path, env={**request, "MEDCLI_DEBUG": "1"}
-    )
+    outcome = no_heavy_imports.cli(blocked=HEAVY_FOR_COMPLETION, cwd=tmp_path, env={**request, "MEDCLI_DEBUG": "1"})
     assert outcome.code == 0, outcome.stderr
     assert outcome.stdout.splitlines()[0] in {"words", "files", "dirs", "words nospace", "nospace"}
 

@@ -63,7 +63,9 @@ def test_every_command_shows_examples_that_its_own_parser_accepts(command: str, 
     examples = describe(getattr(import_module(module), name).__doc__).examples
     assert examples, f"`medcli {command} --help` has no example"
     known = {field.flag for field in COMMANDS[command].fields.values()}
-    known |= {f"--no-{flag[2:]}" for flag in known} | {field.option.short for field in COMMANDS[command].fields.values()}
+    known |= {f"--no-{flag[2:]}" for flag in known} | {
+        field.option.short for field in COMMANDS[command].fields.values()
+    }
     for example in examples:
         assert example.startswith(f"medcli {command}"), example
         for flag in re.findall(r"(?<=\s)--?[a-zA-Z][\w-]*", example):
