@@ -325,6 +325,8 @@ def _dataset(one: Named, cases: Cases, labelled: Labelled) -> DataSet:
         extra={
             **cases.extra,
             "impossible": tuple((cases.ids[bad.row], bad.where, bad.reason) for bad in labelled.bad),
+            # An evaluation of foreign data takes a set whole unless the set itself says what its test cases are.
+            "drawn_splits": ("train", "val", "test") if cases.splits is None else ("val",) if made else (),
         },
     )
 
