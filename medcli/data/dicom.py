@@ -104,9 +104,8 @@ def decode_dicom(data: bytes, name: str, window: str | tuple[float, float], say:
         # low + high - x, and not a negative or a maximum of the image: the inverse keeps the declared range.
         pixels = low + high - pixels.astype(np.float64)
         pixels = pixels.astype(shown[0].dtype)
-        say(
-            f"inverted within {low:g}..{high:g}, because of {'MONOCHROME1' if kind == 'MONOCHROME1' else 'its LUT shape'}"
-        )
+        because = "MONOCHROME1" if kind == "MONOCHROME1" else "the presentation LUT shape"
+        say(f"inverted within {low:g}..{high:g}, because of {because}")
     if padded is not None:
         pixels = np.where(padded, np.asarray(low, dtype=pixels.dtype), pixels)
         say(f"{int(padded.sum())} padding pixels set to black")

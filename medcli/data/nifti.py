@@ -32,13 +32,16 @@ def decode_nifti(data: bytes, name: str, window: str | tuple[float, float], say:
     """
     try:
         import nibabel as nib
+        from nibabel.filebasedimages import ImageFileError
+        from nibabel.spatialimages import HeaderDataError
+        from nibabel.wrapstruct import WrapStructError
     except ModuleNotFoundError:
         raise UnreadableImage(name, "reading NIfTI needs nibabel: `pip install 'medcli[nifti]'`") from None
     raw = gzip.decompress(data) if data[:2] == GZIP_MAGIC else data
     kind: Any = nib.Nifti2Image if raw[:2] in {b"\x1c\x02", b"\x02\x1c"} else nib.Nifti1Image
     try:
         image = kind.from_bytes(raw)
-    except (nib.spatialimages.HeaderDataError, nib.filebasedimages.ImageFileError, nib.wrapstruct.WrapStructError):
+    except (HeaderDataError, ImageFileError, WrapStructError):
         raise UnreadableImage(name, "this is not a NIfTI file") from None
     header = image.header
     shape = tuple(int(side) for side in image.shape)
@@ -84,9 +87,8 @@ def _hung(
     if not oriented:
         say("no orientation declared: first axis along the columns, second down the rows")
         return np.swapaxes(_flat(volume), 0, 1)
-    say(
-        f"axes {''.join(map(str, aff2axcodes(affine)))} brought to RAS, then hung with head or front up and right on the left"
-    )
+    axes = "".join(map(str, aff2axcodes(affine)))
+    say(f"axes {axes} brought to RAS, then hung with head or front up and the patient's right on the left")
     canonical = apply_orientation(volume, io_orientation(affine))
     return np.swapaxes(_flat(canonical)[::-1, ::-1], 0, 1)
 
