@@ -1,4 +1,4 @@
-"""One directory that holds everything about one training: where its files are, who may write to it, and what is ours."""
+"""One directory with everything about one training: where its files are, who may write to it, and what is ours."""
 
 from __future__ import annotations
 
