@@ -121,7 +121,7 @@ def _class_table(evaluation: Evaluation) -> str:
     multilabel = evaluation.target.task == "multilabel"
     what = {"multilabel": "label", "ordinal": "grade"}.get(evaluation.target.task, "class")
     names = list(evaluation.classes[0].figures) if evaluation.classes else []
-    columns = [what, "n", *(["observed"] if multilabel else [])]
+    columns = [what, "cases", *(["observed"] if multilabel else [])]
     for name in names:
         columns.append(name)
         if name == "auc" and evaluation.resamples:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from medcli.data.batches import Batch
     from medcli.models.heads import HeadKind
 
-__all__ = ["as_predictions", "predict_batches", "raw_outputs", "raw_to_logits", "suits_channels_last"]
+__all__ = ["as_predictions", "memory_layout", "predict_batches", "raw_outputs", "raw_to_logits", "suits_channels_last"]
 
 
 def suits_channels_last(model: nn.Module) -> bool:
@@ -63,7 +63,7 @@ def raw_outputs(
     count = len(samples)
     outputs: torch.Tensor | None = None
     seen = np.zeros(count, dtype=bool)
-    layout = _layout(model)
+    layout = memory_layout(model)
     chosen = choose_precision(precision, torch.device(device))
     was_training = model.training
     model.eval()
@@ -155,7 +155,8 @@ def raw_to_logits(raw: torch.Tensor, target: Target, head_kind: HeadKind) -> npt
     return result
 
 
-def _layout(model: nn.Module) -> torch.memory_format:
+def memory_layout(model: nn.Module) -> torch.memory_format:
+    """The layout of the network's own convolutions, which its images should have too."""
     for parameter in model.parameters():
         if parameter.ndim == 4 and max(parameter.shape[2:]) > 1:
             last = parameter.is_contiguous(memory_format=torch.channels_last)

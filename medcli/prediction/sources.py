@@ -1,0 +1,113 @@
+"""What `evaluate` is given: predictions that exist already, or cases of a data set that a run has yet to predict.
+
+Nothing here imports torch, so stored predictions are evaluated without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from medcli.data.dataset import DataSet, ImageSource, Picture, Samples
+from medcli.data.subset import take
+from medcli.errors import UsageProblem
+from medcli.evaluation.predictions import Predictions, load_predictions
+from medcli.runs.directory import RunDirectory
+
+__all__ = ["Chosen", "choose_cases", "stored_predictions"]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The cases of a data set on which a run is to be judged.
+
+    Args:
+        samples: the cases.
+        split: their split, `""` for the whole set.
+        note: a sentence on the choice, or empty.
+    """
+
+    samples: Samples
+    split: str
+    note: str = ""
+
+
+def stored_predictions(run: RunDirectory) -> Predictions:
+    """The test predictions a run stored, or those of val where it has no test.
+
+    Raises:
+        UsageProblem: neither is there (code `no-predictions`), or the file is damaged.
+    """
+    for split in ("test", "val"):
+        path = run.predictions(split)
+        if path.is_file():
+            return load_predictions(path)
+    raise UsageProblem(
+        f"run `{run.path}` has no stored predictions: its training did not finish",
+        hint=f"`medcli train --resume {run.path}` finishes it; `--data PATH` predicts now",
+        code="no-predictions",
+    )
+
+
+def choose_cases(dataset: DataSet, internal: npt.NDArray[np.str_] | None) -> Chosen:
+    """The cases that this model has not learned from, as far as the data says.
+
+    The test split that the set itself has, or its val split. A set without any is external and taken whole, unless it
+    holds every test case of the run: then it is the run's own data, and just those cases are taken.
+
+    Args:
+        dataset: with its splits.
+        internal: identifiers of the run's stored test cases, or None.
+    """
+    drawn = dataset.extra.get("drawn_splits", ())
+    for split in ("test", "val"):
+        if split in dataset.splits and split not in drawn:
+            return Chosen(dataset.splits[split], split)
+    name = dataset.name
+    whole = _whole(tuple(dataset.splits.values()))
+    own = np.isin(whole.ids, [] if internal is None else internal)
+    if internal is not None and len(internal) and int(own.sum()) == len(internal):
+        note = f"`{name}` holds the run's own test cases: only those {len(internal)} are judged"
+        return Chosen(take(whole, np.flatnonzero(own)), "test", note)
+    return Chosen(whole, "", f"`{name}` has no test cases of its own: all {len(whole)} cases are judged")
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images of several splits, one after another."""
+
+    parts: tuple[ImageSource, ...]
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def _find(self, index: int) -> tuple[ImageSource, int]:
+        for part in self.parts:
+            if index < len(part):
+                return part, index
+            index -= len(part)
+        raise IndexError(index)
+
+    def read(self, index: int) -> Picture:
+        part, row = self._find(index)
+        return part.read(row)
+
+    def describe(self, index: int) -> str:
+        part, row = self._find(index)
+        return part.describe(row)
+
+    def fingerprint(self, index: int) -> bytes:
+        part, row = self._find(index)
+        return part.fingerprint(row)
+
+
+def _whole(splits: tuple[Samples, ...]) -> Samples:
+    patients = [samples.patients for samples in splits if samples.patients is not None]
+    return Samples(
+        np.concatenate([samples.ids for samples in splits]),
+        _Images(tuple(samples.images for samples in splits)),
+        np.concatenate([samples.labels for samples in splits]),
+        np.concatenate(patients) if len(patients) == len(splits) else None,
+    )
