@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medcli import __version__
 from medcli.cli.completion import SHELLS, bash_script
@@ -16,7 +16,9 @@ from medcli.cli.help import Description
 from medcli.cli.output import write_line
 from medcli.cli.tree import Command, Group, RootOption
 from medcli.cli.typer_adapter import execute, foreign_script
-from medcli.settings.commands import COMMANDS
+
+if TYPE_CHECKING:
+    from medcli.settings.commands import CommandSettings
 
 __all__ = ["COMMAND_TABLE", "GROUPS", "Place", "program", "run"]
 
@@ -109,7 +111,7 @@ def program() -> Group:
     members: dict[str, Command | Group] = {}
     grouped: dict[str, dict[str, Command | Group]] = {}
     for name, place in COMMAND_TABLE.items():
-        command = Command(name, place.summary, _loader(place.reference), COMMANDS[name])
+        command = Command(name, place.summary, _loader(place.reference), _settings(name))
         first, _, second = name.partition(" ")
         if not second:
             members[first] = command
@@ -127,6 +129,15 @@ def _loader(reference: str) -> Callable[[], Callable[..., Any]]:
         return loaded
 
     return load
+
+
+def _settings(name: str) -> Callable[[], CommandSettings]:
+    def take() -> CommandSettings:
+        from medcli.settings.commands import COMMANDS
+
+        return COMMANDS[name]
+
+    return take
 
 
 def run(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:

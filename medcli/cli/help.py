@@ -9,8 +9,10 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import cleandoc
+from typing import TYPE_CHECKING
 
-from medcli.settings.fields import Field
+if TYPE_CHECKING:
+    from medcli.settings.fields import Field
 
 __all__ = ["Description", "HelpPage", "Row", "Section", "describe", "option_row", "render"]
 

@@ -19,9 +19,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from medcli.settings.groups import OutputSettings
+if TYPE_CHECKING:
+    from medcli.settings.groups import OutputSettings
 
 __all__ = [
     "ArchitectureArgument",
@@ -78,6 +79,8 @@ class Flags:
 
     def output(self, environ: Mapping[str, str] | None = None) -> OutputSettings:
         """How to speak, known before any file is read: the flags and the variables meant for the terminal."""
+        from medcli.settings.groups import OutputSettings
+
         variables = os.environ if environ is None else environ
         names = {item.name for item in fields(OutputSettings)}
         chosen = {name: value for name, value in self.given.items() if name in names}

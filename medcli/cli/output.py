@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from medcli.errors import ExitCode, UsageProblem
-from medcli.settings.groups import OutputSettings
 
 if TYPE_CHECKING:
+    from medcli.settings.groups import OutputSettings
     from medcli.training.progress import TrainingProgress
 
 __all__ = ["Output", "colour_allowed", "plain", "schema_name", "write_line"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medcli.cli.help import Description
 from medcli.errors import nearest
-from medcli.settings.commands import CommandSettings
+
+if TYPE_CHECKING:
+    from medcli.settings.commands import CommandSettings
 
 __all__ = ["Command", "Group", "RootOption", "suggestions"]
 
@@ -21,13 +23,13 @@ class Command:
         name: as typed after the program's name, such as `models list`.
         summary: one line for listings.
         load: imports its module and returns its function.
-        settings: what it takes.
+        settings: what it takes; a function, because the settings table is not needed to list commands.
     """
 
     name: str
     summary: str
     load: Callable[[], Callable[..., Any]]
-    settings: CommandSettings
+    settings: Callable[[], CommandSettings]
 
 
 @dataclass(frozen=True)

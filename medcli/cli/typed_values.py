@@ -7,10 +7,12 @@ where a typed value can be wrong at all, because validation needs pydantic.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medcli.errors import Problems
-from medcli.settings.fields import Field
+
+if TYPE_CHECKING:
+    from medcli.settings.fields import Field
 
 __all__ = ["check", "converted"]
 

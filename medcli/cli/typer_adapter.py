@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import NoneType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -26,8 +26,10 @@ from medcli.cli.output import write_line
 from medcli.cli.tree import Command, Group, RootOption, suggestions
 from medcli.cli.typed_values import check, converted
 from medcli.errors import ExitCode, MedcliError, Problems, UsageProblem, nearest
-from medcli.settings.fields import Field
-from medcli.settings.groups import OutputSettings
+
+if TYPE_CHECKING:
+    from medcli.settings.commands import CommandSettings
+    from medcli.settings.fields import Field
 
 __all__ = ["execute", "foreign_script"]
 
@@ -224,7 +226,8 @@ def _bind_root(parameter: Any, item: RootOption) -> None:
 def _leaf(command: Command) -> _Leaf:
     function = command.load()
     positionals = _positionals(function)
-    fields = command.settings.fields
+    settings = command.settings()
+    fields = settings.fields
     flags_name = _flags_parameter(function)
     signature = [_argument(name, kind, mark) for name, (kind, mark) in positionals.items()]
     signature += [_option(field) for field in fields.values()]
@@ -258,7 +261,7 @@ def _leaf(command: Command) -> _Leaf:
         _bind_argument(by_name[_inner(name)], kind, mark)
     for name, field in fields.items():
         _bind_option(by_name[name], field)
-    made.page = _page(command, function, positionals)
+    made.page = _page(command.name, settings, function, positionals)
     return made  # type: ignore[no-any-return]
 
 
@@ -313,6 +316,8 @@ def _option(field: Field) -> inspect.Parameter:
 
 
 def _negatable(field: Field) -> bool:
+    from medcli.settings.groups import OutputSettings
+
     return field.base is bool and field.group is not OutputSettings
 
 
@@ -386,7 +391,10 @@ def _width() -> int:
 
 
 def _page(
-    command: Command, function: Callable[..., Any], positionals: Mapping[str, tuple[Any, Positional]]
+    name: str,
+    settings: CommandSettings,
+    function: Callable[..., Any],
+    positionals: Mapping[str, tuple[Any, Positional]],
 ) -> HelpPage:
     pieces = []
     arguments = []
@@ -396,7 +404,7 @@ def _page(
         pieces.append(f"[{shown}]" if absent else shown)
         arguments.append(Row(shown, mark.help))
     panels: dict[str, list[Row]] = {}
-    for field in command.settings.fields.values():
+    for field in settings.fields.values():
         title = "Options" if field.option.panel == COMMAND_PANEL else field.option.panel
         panels.setdefault(title, []).append(option_row(field, negatable=_negatable(field)))
     last = "Output" if "Output" in panels else next(reversed(panels), "Options")
@@ -404,13 +412,13 @@ def _page(
     closing = (
         (
             "Every option but those that act at once can also stand in `medcli.toml` or in a variable such as "
-            f"`MEDCLI_{next(iter(command.settings.fields)).upper()}`; `medcli config show` tells what wins.",
+            f"`MEDCLI_{next(iter(settings.fields)).upper()}`; `medcli config show` tells what wins.",
         )
-        if command.settings.layered
+        if settings.layered
         else ()
     )
     return HelpPage(
-        usage=" ".join(["medcli", command.name, *pieces, "[OPTIONS]"]),
+        usage=" ".join(["medcli", name, *pieces, "[OPTIONS]"]),
         description=describe(function.__doc__),
         sections=(
             Section("Arguments", tuple(arguments)),

@@ -49,13 +49,13 @@ PROGRAM = Group(
     "medcli",
     Description("A program."),
     {
-        "learn": Command("learn", "learn something", lambda: learn, COMMANDS["train"]),
-        "apply": Command("apply", "apply it", lambda: apply, COMMANDS["predict"]),
-        "heavy": Command("heavy", "never loaded here", never, COMMANDS["train"]),
+        "learn": Command("learn", "learn something", lambda: learn, lambda: COMMANDS["train"]),
+        "apply": Command("apply", "apply it", lambda: apply, lambda: COMMANDS["predict"]),
+        "heavy": Command("heavy", "never loaded here", never, lambda: COMMANDS["train"]),
         "things": Group(
             "things",
             Description("things: list"),
-            {"list": Command("things list", "list things", lambda: learn, COMMANDS["models list"])},
+            {"list": Command("things list", "list things", lambda: learn, lambda: COMMANDS["models list"])},
         ),
     },
     (RootOption(("--version",), "print the version", said.append),),
@@ -190,7 +190,9 @@ def test_ctrl_c_in_a_command_is_status_130(capsys: pytest.CaptureFixture[str]) -
         """Stop."""
         raise KeyboardInterrupt
 
-    program = Group("medcli", Description(""), {"x": Command("x", "", lambda: interrupted, COMMANDS["runs list"])})
+    program = Group(
+        "medcli", Description(""), {"x": Command("x", "", lambda: interrupted, lambda: COMMANDS["runs list"])}
+    )
     assert run_guarded(lambda: execute(program, ["x"], {}), ["x"], {}) == ExitCode.INTERRUPTED
     assert "interrupted" in capsys.readouterr().err
 
