@@ -81,8 +81,9 @@ def build_classifier(
 
     entry = find(discover(), spec.architecture)
     factory = load_factory(entry)
-    if pretrained or weights:
-        weights = factory_weights(read_card(entry), weights, pretrained)
+    asked = weights is not None
+    card = read_card(entry) if pretrained or weights else None
+    weights = factory_weights(card, weights, pretrained)
     _check_options(entry.name, factory, spec.options)
     with _seeded(seed):
         try:
@@ -94,7 +95,11 @@ def build_classifier(
                 drop_path=spec.drop_path,
                 **spec.options,
             )
-        except MedcliError:
+        except MedcliError as error:
+            if card and card.weights and error.code == "unknown-weights":
+                error.hint = f"its weight tags: {', '.join(known.tag for known in card.weights)}; or give a file"
+            if error.where == "--weights" and not asked:
+                error.where = "--pretrained"
             raise
         except Exception as error:
             raise RunFailure(

@@ -25,7 +25,8 @@ def cached_weights(name: str, tag: str | None = None) -> Path:
         tag: `a1_in1k` or `resnet18.a1_in1k`; None for timm's default.
 
     Raises:
-        UsageProblem: code `unknown-weights` for a tag that this network does not have, `no-weights` where nothing was
+        UsageProblem: code `unknown-weights` for a tag that this network does not have, `other-network` for one that
+            belongs to another network, `no-weights` where nothing was
             published for it, `weights-not-cached` where the file is not on this machine.
     """
     import timm
@@ -37,7 +38,7 @@ def cached_weights(name: str, tag: str | None = None) -> Path:
             hint = f"train `timm/{network}` with `--weights {own_tag}`" if timm.is_model(network) else None
             raise UsageProblem(
                 f"the weights `{tag}` belong to timm's `{network}`; this network is timm's `{name}`",
-                code="unknown-weights",
+                code="other-network",
                 where="--weights",
                 hint=hint,
             )
