@@ -203,7 +203,7 @@ def _unquote(word: str) -> str:
 
 def bash_reply(found: Offer, word: Word) -> str:
     """The lines the script reads: how bash shall act, then the words, cut to the part that bash replaces."""
-    modes = [name for name, on in (("files", found.files), ("dirs", found.dirs)) if on]
+    modes = [name for name, on in (("files", found.files), ("dirs", found.dirs and not found.files)) if on]
     values = [value for value, _ in found.values]
     if values and all(value.endswith(("=", "/")) for value in values):
         modes.append("nospace")

@@ -91,10 +91,11 @@ def describe(docstring: str | None) -> Description:
 
 
 def _commands(lines: Sequence[str]) -> list[str]:
+    """Command lines put together again: a line that does not start the program goes on with the one before."""
     commands: list[str] = []
-    for line in (text.strip() for text in lines):
-        if commands and commands[-1].endswith("\\"):
-            commands[-1] = f"{commands[-1][:-1].rstrip()} {line}"
+    for line in (text.strip().removesuffix("\\").rstrip() for text in lines):
+        if commands and not line.startswith("medcli "):
+            commands[-1] = f"{commands[-1]} {line}"
         else:
             commands.append(line)
     return commands
@@ -132,7 +133,7 @@ def _default(field: Field) -> str:
 
 
 def render(page: HelpPage, width: int) -> str:
-    """The page as text no wider than `width` columns, where its words allow; examples are never broken."""
+    """The page as text no wider than `width` columns, where its words allow."""
     width = max(40, width)
     parts = [
         textwrap.fill(
@@ -146,7 +147,7 @@ def render(page: HelpPage, width: int) -> str:
     ]
     parts.append(_paragraph(page.description.summary, width))
     if page.description.examples:
-        parts.append("\n".join(["Examples:", *(f"  {line}" for line in page.description.examples)]))
+        parts.append("\n".join(["Examples:", *(_example(line, width) for line in page.description.examples)]))
     parts += [_paragraph(text, width) for text in page.description.paragraphs]
     names = [len(row.name) for section in page.sections for row in section.rows]
     column = min(NAME_COLUMN, max(names, default=0) + 2)
@@ -157,6 +158,18 @@ def render(page: HelpPage, width: int) -> str:
 
 def _paragraph(text: str, width: int) -> str:
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _example(command: str, width: int) -> str:
+    """A command line that can be copied: what is too long goes on after a backslash, before an option."""
+    lines = [""]
+    for piece in command.replace(" --", "\n --").split("\n"):
+        if lines[-1] and len(lines[-1]) + len(piece) > width - 4:
+            lines[-1] += " \\"
+            lines.append(f"   {piece}")
+        else:
+            lines[-1] += piece
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def _section(section: Section, width: int, column: int) -> str:
