@@ -169,7 +169,7 @@ def _load(one: Named, target: Target | None, lenient: bool) -> DataSet:
     if one.path.startswith(BUILT_IN):
         from medcli.data.synthetic.source import load_synthetic
 
-        return _limited(replace(load_synthetic(one.path, one.settings), name=one.name), one.settings)
+        return _limited(replace(load_synthetic(one.path, one.settings, target), name=one.name), one.settings)
     try:
         parse_window(one.settings.window)
     except ValueError as error:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["Anatomy", "Floats", "Vessels", "draw_anatomy"]
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,9 @@ def draw_anatomy(seed: int, patient: int) -> Anatomy:
         return mean + spread * float(np.clip(rng.standard_normal(), -2, 2))
 
     width = about(0.80, 0.035)
-    right_dome = about(0.46, 0.035)
+    right_dome = about(0.46, 0.05)
     female = rng.random() < 0.5
-    heart_scale = about(1.0, 0.05)
+    heart_scale = about(1.0, 0.06)
     return Anatomy(
         width=width,
         asymmetry=about(0.01, 0.012),
@@ -148,7 +149,11 @@ def draw_anatomy(seed: int, patient: int) -> Anatomy:
         bubble=max(0.0, about(0.07, 0.04)),
         lung_density=about(0.13, 0.02),
         wobble=np.stack(
-            [rng.normal(0, 0.004, (2, 3)), *(rng.uniform(-np.pi, np.pi, (2, 3)) for _ in range(2)), rng.uniform(1, 4, (2, 3))],
+            [
+                rng.normal(0, 0.004, (2, 3)),
+                *(rng.uniform(-np.pi, np.pi, (2, 3)) for _ in range(2)),
+                rng.uniform(1, 4, (2, 3)),
+            ],
             axis=-1,
         ).astype(np.float32),
         vessels=_draw_vessels(rng, width),
@@ -181,7 +186,9 @@ def _draw_vessels(rng: np.random.Generator, width: float) -> Vessels:
             spread = rng.uniform(0.22, 0.55, len(angle))
             angle = np.concatenate([heading[:, -1] - spread, heading[:, -1] + spread * rng.uniform(0.5, 1, len(angle))])
             start = np.concatenate([ends, ends])
-            radius = np.concatenate([radius * rng.uniform(0.62, 0.8, len(radius)), radius * rng.uniform(0.5, 0.72, len(radius))])
+            radius = np.concatenate(
+                [radius * rng.uniform(0.62, 0.8, len(radius)), radius * rng.uniform(0.5, 0.72, len(radius))]
+            )
             length = np.concatenate([length, length]) * rng.uniform(0.6, 0.95, 2 * len(length))
             alive = (radius > 0.0025) & (np.abs(start[:, 0]) < width)
             angle, start, radius, length = angle[alive], start[alive], radius[alive], length[alive]

@@ -1,7 +1,7 @@
 """What may be wrong in a phantom chest: findings as values, drawn apart from the patient and from the exposure.
 
-Each finding changes the attenuation where the anatomy puts it, so that the same finding can be drawn in another pose, or
-left out of one of two images of the same patient.
+Each finding changes the attenuation where the anatomy puts it, so that the same finding can be drawn in another pose,
+or left out of one of two images of the same patient.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def draw_findings(rng: np.random.Generator, present: frozenset[str], anatomy: An
         _effusions(effusion) if "effusion" in present else (),
         _pneumothorax(pneumothorax) if "pneumothorax" in present else None,
         # Breadth of the heart over the thorax: about 0.47 in health, above 0.55 when enlarged.
-        float(heart.uniform(1.25, 1.48)) if "enlarged heart" in present else 1.0,
+        float(heart.uniform(1.16, 1.42)) if "enlarged heart" in present else 1.0,
     )
 
 
@@ -162,13 +162,13 @@ def _consolidation(rng: np.random.Generator, anatomy: Anatomy) -> Consolidation:
         (weight / weight.sum()).astype(np.float32),
         radius,
         float(rng.uniform(0.030, 0.046)),
-        float(rng.uniform(0.17, 0.34)),
+        float(rng.uniform(0.11, 0.30)),
     )
 
 
 def _nodule(rng: np.random.Generator, anatomy: Anatomy) -> Nodule:
     x, y = _place(rng, anatomy)
-    return Nodule(x, y, float(rng.uniform(0.05, 0.095)), float(rng.uniform(0.17, 0.30)))
+    return Nodule(x, y, float(rng.uniform(0.045, 0.09)), float(rng.uniform(0.12, 0.26)))
 
 
 def _effusions(rng: np.random.Generator) -> tuple[Effusion, ...]:
@@ -176,7 +176,7 @@ def _effusions(rng: np.random.Generator) -> tuple[Effusion, ...]:
     sides = (left, not left) if rng.random() < 0.25 else (left,)
     return tuple(
         Effusion(
-            side, float(0.27 + 0.40 * rng.random() ** 1.5), float(rng.uniform(0.4, 0.7)), float(rng.uniform(0.88, 1.0))
+            side, float(0.19 + 0.42 * rng.random() ** 1.7), float(rng.uniform(0.4, 0.7)), float(rng.uniform(0.88, 1.0))
         )
         for side in sides
     )
@@ -184,5 +184,5 @@ def _effusions(rng: np.random.Generator) -> tuple[Effusion, ...]:
 
 def _pneumothorax(rng: np.random.Generator) -> Pneumothorax:
     return Pneumothorax(
-        bool(rng.random() < 0.5), float(0.10 + 0.20 * rng.random() ** 1.3), float(rng.uniform(0.25, 0.6))
+        bool(rng.random() < 0.5), float(0.055 + 0.20 * rng.random() ** 1.6), float(rng.uniform(0.25, 0.6))
     )

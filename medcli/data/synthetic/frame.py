@@ -42,10 +42,10 @@ def draw_pose(rng: np.random.Generator, amount: float = 1.0) -> Pose:
     wild = np.clip(rng.standard_normal(6), -2, 2) * amount
     return Pose(
         angle=float(wild[0] * 0.035),
-        shift=(float(wild[1] * 0.03), float(wild[2] * 0.03)),
-        zoom=float(1 + wild[3] * 0.035),
+        shift=(float(wild[1] * 0.045), float(wild[2] * 0.04)),
+        zoom=float(1 + wild[3] * 0.045),
         turn=float(wild[4] * 0.022),
-        inspiration=float(wild[5] * 0.04),
+        inspiration=float(wild[5] * 0.05),
     )
 
 
@@ -108,9 +108,8 @@ def make_frame(anatomy: Anatomy, pose: Pose, size: int) -> Frame:
     u = (centres - pose.shift[0])[None, :] / pose.zoom
     v = (centres - pose.shift[1])[:, None] / pose.zoom
     cosine, sine = np.float32(np.cos(pose.angle)), np.float32(np.sin(pose.angle))
-    x = (cosine * u + sine * v).astype(np.float32)
-    y = (cosine * v - sine * u).astype(np.float32)
-    x, y = x + _wobble(anatomy.wobble[0], u, v), y + _wobble(anatomy.wobble[1], u, v)
+    x = (cosine * u + sine * v + _wobble(anatomy.wobble[0], u, v)).astype(np.float32)
+    y = (cosine * v - sine * u + _wobble(anatomy.wobble[1], u, v)).astype(np.float32)
     away, left = np.abs(x), x > 0
     lateral = _look_up(_lateral_table(anatomy), y) * _side_width(anatomy, left)
     medial = _look_up(_medial_table(anatomy), y)
@@ -120,22 +119,22 @@ def make_frame(anatomy: Anatomy, pose: Pose, size: int) -> Frame:
     domes = np.where(left, np.float32(anatomy.domes[1]), np.float32(anatomy.domes[0])) + np.float32(pose.inspiration)
     fall = away - np.float32(0.40)
     # Flatter towards the heart, steep towards the side.
-    diaphragm = domes + np.where(fall > 0, anatomy.dome_curve, 0.55 * anatomy.dome_curve).astype(np.float32) * fall * fall
+    diaphragm = (
+        domes + np.where(fall > 0, anatomy.dome_curve, 0.55 * anatomy.dome_curve).astype(np.float32) * fall * fall
+    )
     diaphragm += np.float32(1.0) * np.maximum(across - np.float32(0.88), 0)
     lung = ramp(lateral - away, edge) * ramp(away - medial, edge) * ramp(diaphragm - y, edge)
     lung = np.where(y > anatomy.apex, lung, np.float32(0))
     depth = np.sqrt(np.maximum(1 - across * across, 0)) * np.float32(0.55) + np.float32(0.45)
     # Less lung in front of and behind the apices and the domes.
     depth = depth * ramp(y - np.float32(anatomy.apex - 0.10), 0.5)
-    return Frame(
-        x, y, away, left, lateral, medial, across, diaphragm, lung, lung * depth, pixel, edge, anatomy, pose
-    )
+    return Frame(x, y, away, left, lateral, medial, across, diaphragm, lung, lung * depth, pixel, edge, anatomy, pose)
 
 
 def ramp(distance: Floats, width: float) -> Floats:
     """0 below -width / 2, 1 above width / 2, smooth between."""
     share = np.clip(distance * np.float32(1 / width) + np.float32(0.5), 0, 1)
-    return share * share * (3 - 2 * share)
+    return np.asarray(share * share * (3 - 2 * share), dtype=np.float32)
 
 
 def _wobble(waves: Floats, u: Floats, v: Floats) -> Floats:
@@ -154,13 +153,13 @@ def _lateral_table(anatomy: Anatomy) -> Floats:
     along = np.clip((_heights() - anatomy.apex) / (anatomy.widest - anatomy.apex), 0, 1)
     curve = (1 - (1 - along) ** anatomy.shoulder) ** 0.55
     taper = 1 - 0.10 * np.clip(_heights() - anatomy.widest, 0, 1)
-    return ((anatomy.apex_x + (anatomy.width - anatomy.apex_x) * curve) * taper).astype(np.float32)
+    return np.asarray((anatomy.apex_x + (anatomy.width - anatomy.apex_x) * curve) * taper, dtype=np.float32)
 
 
 def _medial_table(anatomy: Anatomy) -> Floats:
     along = np.clip((_heights() - anatomy.apex) / (0.30 * (anatomy.widest - anatomy.apex)), 0, 1)
     curve = np.sqrt(1 - (1 - along) ** 2)
-    return (anatomy.apex_x - (anatomy.apex_x - anatomy.medial) * curve).astype(np.float32)
+    return np.asarray(anatomy.apex_x - (anatomy.apex_x - anatomy.medial) * curve, dtype=np.float32)
 
 
 def _look_up(table: Floats, y: Floats) -> Floats:

@@ -1,12 +1,13 @@
 """From a phantom patient to a radiograph: first the attenuation along every ray, then the film.
 
-The two steps are apart so that the attenuation of the same patient with and without a finding can be subtracted, and one
-exposure can be applied to both.
+The two steps are apart so that the attenuation of the same patient with and without a finding can be subtracted, and
+one exposure can be applied to both.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
@@ -165,7 +166,7 @@ def _heart(frame: Frame, breadth: float) -> Floats:
     trunk = _ellipse(x - np.float32(0.085), frame.y + np.float32(0.08), 0.125, 0.26)
     solid = np.maximum(np.maximum(ventricles, atrium), np.maximum(knob * np.float32(0.8), trunk * np.float32(0.65)))
     # Soft tissue soon dominates: the border is steep, the inside flat.
-    return 1 - (1 - solid) ** 2
+    return np.asarray(1 - (1 - solid) ** 2, dtype=np.float32)
 
 
 def _splat(frame: Frame, x: Floats, y: Floats, mass: Floats, sigma: float) -> Floats:
@@ -179,8 +180,8 @@ def _splat(frame: Frame, x: Floats, y: Floats, mass: Floats, sigma: float) -> Fl
     base = top * size + left
     at = np.concatenate([base, base + 1, base + size, base + size + 1])
     share = np.concatenate([(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down])
-    grid = np.bincount(at, weights=share * np.tile(mass, 4), minlength=size * size)
-    grid = (grid / frame.pixel**2).astype(np.float32).reshape(size, size)
+    sums = np.bincount(at, weights=share * np.tile(mass, 4), minlength=size * size)
+    grid = (sums / frame.pixel**2).astype(np.float32).reshape(size, size)
     return np.asarray(gaussian_filter(grid, sigma / frame.pixel, mode="constant", truncate=2.5))
 
 
@@ -188,7 +189,7 @@ def _vessels(frame: Frame) -> Floats:
     vessels = frame.anatomy.vessels
     total = np.zeros_like(frame.x)
     limits = (0.0, 0.0055, 0.0105, 1.0)
-    for thinnest, thickest in zip(limits[:-1], limits[1:], strict=True):
+    for thinnest, thickest in pairwise(limits):
         chosen = (vessels.radius > thinnest) & (vessels.radius <= thickest)
         radius = vessels.radius[chosen]
         if len(radius):
@@ -253,7 +254,7 @@ def _tube(distance: Floats, radius: float) -> Floats:
     share = (distance / np.float32(radius)) ** 2
     outer = np.sqrt(np.maximum(1 - share, 0))
     inner = np.sqrt(np.maximum(1 - share * np.float32(1.55), 0))
-    return np.float32(1.5) * (outer - np.float32(0.55) * inner)
+    return np.asarray(np.float32(1.5) * (outer - np.float32(0.55) * inner), dtype=np.float32)
 
 
 def _bones(frame: Frame) -> Floats:
@@ -275,14 +276,19 @@ def _bones(frame: Frame) -> Floats:
     total = np.float32(anatomy.rib_density) * ribs * inside
     total += _clavicles(frame) + _scapulae(frame)
     amplitude, phase = anatomy.scoliosis
-    spine = x - np.float32(amplitude) * np.sin(np.float32(2.2) * y + np.float32(phase)) + np.float32(0.6 * frame.pose.turn)
+    spine = (
+        x - np.float32(amplitude) * np.sin(np.float32(2.2) * y + np.float32(phase)) + np.float32(0.6 * frame.pose.turn)
+    )
     column = ramp(np.float32(0.085) - np.abs(spine), 0.03)
     turn = (y / np.float32(anatomy.vertebra)) % 1
     disc = np.float32(0.72) + np.float32(0.28) * ramp(np.abs(turn - np.float32(0.5)) * -1 + np.float32(0.38), 0.12)
-    pedicle = ((np.abs(spine) - np.float32(0.055)) / np.float32(0.018)) ** 2 + ((turn - np.float32(0.35)) / np.float32(0.16)) ** 2
+    pedicle = ((np.abs(spine) - np.float32(0.055)) / np.float32(0.018)) ** 2 + (
+        (turn - np.float32(0.35)) / np.float32(0.16)
+    ) ** 2
     process = (spine / np.float32(0.014)) ** 2 + ((turn - np.float32(0.75)) / np.float32(0.2)) ** 2
-    return total + column * (
-        np.float32(0.085) * disc + np.float32(0.045) * ((pedicle < 1) | (process < 1))
+    return np.asarray(
+        total + column * (np.float32(0.085) * disc + np.float32(0.045) * ((pedicle < 1) | (process < 1))),
+        dtype=np.float32,
     )
 
 
@@ -292,7 +298,7 @@ def _rib_set(frame: Frame, level: Floats, slope: Floats) -> Floats:
     phase = (level - np.float32(anatomy.rib_first)) * np.float32(1 / anatomy.rib_spacing)
     number = np.rint(phase)
     distance = (phase - number) * np.float32(anatomy.rib_spacing) / np.sqrt(1 + slope * slope)
-    return _tube(distance, anatomy.rib_radius) * ((number >= 0) & (number < RIBS))
+    return np.asarray(_tube(distance, anatomy.rib_radius) * ((number >= 0) & (number < RIBS)), dtype=np.float32)
 
 
 def _clavicles(frame: Frame) -> Floats:
@@ -311,7 +317,7 @@ def _scapulae(frame: Frame) -> Floats:
     blade = ramp(frame.away - border, 0.03) * ramp(frame.y + np.float32(0.66), 0.2)
     blade *= ramp(np.float32(0.06) - frame.y, 0.25)
     rim = np.exp(-(((frame.away - border - np.float32(0.02)) / np.float32(0.018)) ** 2))
-    return np.float32(0.055) * blade * (1 + np.float32(0.8) * rim)
+    return np.asarray(np.float32(0.055) * blade * (1 + np.float32(0.8) * rim), dtype=np.float32)
 
 
 def _airways_and_gas(frame: Frame, below: Floats) -> Floats:
@@ -322,7 +328,7 @@ def _airways_and_gas(frame: Frame, below: Floats) -> Floats:
     apart = np.minimum(np.abs(x - centre), np.abs(x + centre * np.float32(0.8)))
     inside = ramp(np.float32(0.06) - frame.y, 0.1)
     tube = np.sqrt(np.maximum(1 - (apart / np.float32(0.048)) ** 2, 0))
-    air = np.float32(-0.17) * tube * inside * ramp(frame.y + np.float32(1.3), 0.3)
+    air: Floats = np.float32(-0.17) * tube * inside * ramp(frame.y + np.float32(1.3), 0.3)
     if frame.anatomy.bubble:
         level = frame.anatomy.domes[1] + frame.pose.inspiration + 0.14
         size = frame.anatomy.bubble
