@@ -131,7 +131,7 @@ def apply_window(
     if width <= 0 or (function == "LINEAR" and width < 1):
         raise ValueError(f"window width {width:g} is not allowed")
     if function == "SIGMOID":
-        return (1 / (1 + np.exp(-4 * (values - centre) / width))).astype(np.float32)
+        return (0.5 + 0.5 * np.tanh(2 * (values - centre) / width)).astype(np.float32)  # exp would overflow
     if function == "LINEAR":
         centre, width = centre - 0.5, width - 1
     elif function != "LINEAR_EXACT":
