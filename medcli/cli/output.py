@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Output", "colour_allowed", "plain", "schema_name", "write_line"]
 
 SCHEMA_VERSION = 1
+COUNTER_REFRESH = 0.1  # seconds; images are counted far faster than a terminal can be written to
 RED, YELLOW, GREEN, BOLD = "31", "33", "32", "1"
 
 
@@ -188,7 +190,14 @@ class Output:
         if self.settings.quiet or total < 1 or not self._live():
             return lambda done: None
 
+        last = 0.0
+
         def show(done: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if done < total and now - last < COUNTER_REFRESH:
+                return
+            last = now
             ending = "\r\x1b[K" if done >= total else ""
             self.stderr.write(f"\r{done}/{total} {what}{ending}")
             self.stderr.flush()
