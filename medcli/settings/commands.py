@@ -25,7 +25,7 @@ from medcli.settings.groups import (
     TrainingSettings,
 )
 
-__all__ = ["COMMANDS", "CommandSettings", "Part"]
+__all__ = ["COMMANDS", "FIXED_BY_RUN", "CommandSettings", "Part"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ _SOURCES = ("config",)
 _WRITING = ("out", "overwrite", "yes", "no_input")
 
 # A run fixes how its images become tensors, so another size or normalisation would measure another model.
-_FIXED_BY_RUN = ("image_size", "fit", "in_channels", "mean", "std", "cache", "cache_limit")
+FIXED_BY_RUN = ("image_size", "fit", "in_channels", "mean", "std", "cache", "cache_limit")
 
 
 def _output(*names: str) -> Part:
@@ -116,7 +116,7 @@ _TABLE: tuple[CommandSettings, ...] = (
     CommandSettings(
         "evaluate",
         (
-            Part(DataSettings, without=_FIXED_BY_RUN),
+            Part(DataSettings, without=FIXED_BY_RUN),
             Part(ComputeSettings),
             Part(EvaluationSettings),
             Part(ForeignSettings),
@@ -136,7 +136,7 @@ _TABLE: tuple[CommandSettings, ...] = (
     CommandSettings(
         "data check",
         (
-            Part(DataSettings, without=(*_FIXED_BY_RUN, "skip_unreadable", "limit", "positive_class")),
+            Part(DataSettings, without=(*FIXED_BY_RUN, "skip_unreadable", "limit", "positive_class")),
             Part(DataCheckSettings),
             Part(ComputeSettings, only=("workers",)),
             _output(*_SOURCES, "verbose", "no_progress"),
@@ -169,7 +169,7 @@ _TABLE: tuple[CommandSettings, ...] = (
         ),
     ),
     CommandSettings("runs list", (_output(),)),
-    CommandSettings("runs show", (_output(),)),
+    CommandSettings("runs show", (_output("verbose"),)),
     CommandSettings(
         "runs compare",
         (

@@ -8,15 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from medcli.errors import MedcliError, UsageProblem, nearest
-from medcli.settings.commands import COMMANDS, CommandSettings
-from medcli.settings.fields import Field, all_fields
+from medcli.settings.commands import COMMANDS, FIXED_BY_RUN, CommandSettings
+from medcli.settings.fields import Field, fields_of
+from medcli.settings.groups import DataSettings
 from medcli.settings.layers import Layer
 from medcli.settings.toml_files import Document, read_toml
 
 __all__ = ["DATA_TABLE_KEYS", "FileSettings", "find_files", "read_settings", "shown_path", "take_settings", "user_file"]
 
-DATA_TABLE_KEYS = ("path", *(name for name, setting in all_fields().items() if setting.option.per_data_set))
-"""What a `[data.NAME]` table may say: where the set is, and what the flags say with `NAME=VALUE`."""
+DATA_TABLE_KEYS: Mapping[str, Field | None] = {
+    "path": None,
+    **{
+        setting.name: setting
+        for setting in fields_of(DataSettings)
+        if setting.name not in (*FIXED_BY_RUN, "data", "skip_unreadable", "limit")
+    },
+}
+"""What a `[data.NAME]` table may say: where the set is and how its labels are read, not how images become tensors."""
 
 _TOP_LEVEL_WORDS = ("command", "architecture", "unset", "origins")
 
@@ -27,7 +35,7 @@ class FileSettings:
 
     Args:
         layer: the values for the command.
-        other: the values it holds for other commands, to be checked for type alone.
+        other: the values it holds for other commands and for data sets, to be checked for type alone.
         architecture: its `architecture` key and where it stands, or None.
         data_tables: its `[data.NAME]` tables.
         saved: whether a run wrote it (it then names every value, also those that act only together with others).
@@ -35,7 +43,7 @@ class FileSettings:
     """
 
     layer: Layer
-    other: Layer = field(default_factory=lambda: Layer("config file"))
+    other: tuple[Layer, ...] = ()
     architecture: tuple[str, str] | None = None
     data_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     saved: bool = False
@@ -90,7 +98,7 @@ def take_settings(layer: str, document: Document, command: CommandSettings) -> F
         reader.table(key, _command_of(key) or command, table)
     return FileSettings(
         layer=Layer(layer, reader.values, reader.where),
-        other=Layer(layer, reader.other, reader.other_where),
+        other=(Layer(layer, reader.other, reader.other_where), *reader.table_layers(layer)),
         architecture=reader.architecture,
         data_tables=reader.data_tables,
         saved="origins" in document.values,
@@ -123,6 +131,17 @@ class _Reader:
         self.data_tables: dict[str, Mapping[str, Any]] = {}
         self.problems: list[MedcliError] = []
         self.seen: set[tuple[str, ...]] = set()
+
+    def table_layers(self, layer: str) -> tuple[Layer, ...]:
+        """Each `[data.NAME]` table as a layer, to be checked for type alone."""
+        return tuple(
+            Layer(
+                layer,
+                {key: value for key, value in table.items() if key != "path"},
+                {key: self.document.where("data", name, key) for key in table},
+            )
+            for name, table in self.data_tables.items()
+        )
 
     def top_level(self, key: str, value: Any) -> None:
         name = key.replace("-", "_")
@@ -205,27 +224,30 @@ class _Reader:
 
     def _data_tables(self, key: str, tables: Mapping[str, Any]) -> None:
         for name, table in tables.items():
-            if not isinstance(table, dict):
+            if isinstance(table, dict):
+                self.data_tables[name] = dict(self._data_table((key, name), table))
+            else:
                 self._problem(
                     f"`data.{name}` must be a table that describes the data set `{name}`",
                     key,
                     name,
                     hint=f'write `[data.{name}]` and below it `path = "…"`',
                 )
-                continue
-            taken: dict[str, Any] = {}
-            for inner, value in table.items():
-                word = inner.replace("-", "_")
-                if word not in DATA_TABLE_KEYS:
-                    message = f"unknown key `{inner}` in `[data.{name}]`"
-                    self._unknown(message, (key, name, inner), word, list(DATA_TABLE_KEYS))
-                elif not _texts(value) or (word == "path" and not isinstance(value, str)):
-                    self._problem(f"`{inner}` must be a text", key, name, inner)
-                else:
-                    taken[word] = value if word == "path" else _as_texts(value)
-            if "path" not in table:
-                self._problem(f"`[data.{name}]` needs a `path`", key, name)
-            self.data_tables[name] = taken
+
+    def _data_table(self, path: tuple[str, str], table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        title = f"`[data.{path[1]}]`"
+        for inner, value in table.items():
+            word = inner.replace("-", "_")
+            if word not in DATA_TABLE_KEYS:
+                self._unknown(f"unknown key `{inner}` in {title}", (*path, inner), word, list(DATA_TABLE_KEYS))
+            elif word == "path" and not (isinstance(value, str) and value):
+                self._problem("`path` must be a text", *path, inner)
+            else:
+                setting = DATA_TABLE_KEYS[word]
+                many = setting is not None and setting.many
+                yield word, (tuple(value) if isinstance(value, list) else (value,)) if many else value
+        if "path" not in table:
+            self._problem(f"{title} needs a `path`", *path)
 
     def _unknown(self, message: str, path: tuple[str, ...], word: str, known: list[str]) -> None:
         close = nearest(word, known)
@@ -234,13 +256,3 @@ class _Reader:
 
     def _problem(self, message: str, *path: str, hint: str | None = None) -> None:
         self.problems.append(UsageProblem(message, where=self.document.where(*path), hint=hint, code="bad-setting"))
-
-
-def _texts(value: Any) -> bool:
-    return bool(value) and (
-        isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) and item for item in value))
-    )
-
-
-def _as_texts(value: str | list[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)

@@ -37,7 +37,7 @@ class Resolved:
         architecture: as typed or as a file names it, or None.
         values: every setting of the command by field name.
         origins: where each value came from.
-        data_tables: the `[data.NAME]` tables: `path` as a text, every other key as a tuple of texts.
+        data_tables: the `[data.NAME]` tables: `path`, and settings of `DataSettings` typed as there.
         architecture_origin: where the architecture's name came from.
     """
 
@@ -185,7 +185,7 @@ def _read_files(
             continue
         if file is not None:
             files.append(file)
-            problems += check_layer(file.other).values()
+            problems += (problem for other in file.other for problem in check_layer(other).values())
     projects = [shown_path(path, cwd) for layer, path in found if layer == "project file"]
     if sum(file.layer.name == "project file" for file in files) > 1:
         problems.append(

@@ -219,12 +219,6 @@ def _positive(now: Situation) -> Iterator[Complaint]:
         yield f"`--positive-class {positive}` is none of the class names", ("positive_class", "class_names"), None
 
 
-def _names(now: Situation) -> Iterator[Complaint]:
-    names = [name for name, equals, _ in (item.partition("=") for item in now.values["data"]) if equals]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"two data sets are called `{name}`", ("data",), "give each `--data NAME=PATH` its own name"
-
-
 def _options(now: Situation) -> Iterator[Complaint]:
     keys = []
     for item in now.values["arch_opt"]:
@@ -287,7 +281,6 @@ _RULES: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("ordinal_column", "label_column"), _ordinal),
     (("class_names",), _classes),
     (("positive_class", "class_names"), _positive),
-    (("data",), _names),
     (("arch_opt",), _options),
     (("class_weights",), _weights),
     (("step_at",), _drops),

@@ -104,7 +104,8 @@ def parse_saved(document: Document) -> SavedConfig:
             "the file does not say which command made the run", where=document.where("command"), code="bad-run-file"
         )
     taken = take_settings("config file", document, COMMANDS[command])
-    raise_all([*taken.problems, *check_layer(taken.layer).values()])
+    wrong = [problem for layer in (taken.layer, *taken.other) for problem in check_layer(layer).values()]
+    raise_all([*taken.problems, *wrong])
     merged = merge([Layer("config file", taken.layer.values)])
     return SavedConfig(
         command,
@@ -143,7 +144,10 @@ def _assign(key: str, value: Any) -> str:
     import tomli_w
 
     try:
-        text = tomli_w.dumps({key: list(value) if isinstance(value, tuple) else value})
+        if isinstance(value, list | tuple):
+            items = ", ".join(_assign("item", item).removeprefix("item = ") for item in value)
+            return f"{_key(key)} = [{items}]"
+        text = tomli_w.dumps({key: value})
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise UsageProblem(
@@ -151,8 +155,7 @@ def _assign(key: str, value: Any) -> str:
             hint="rename the file or folder",
             code="undecodable-name",
         ) from None
-    # One line, so that a comment may follow. Not `splitlines`, which also splits inside texts (U+2028).
-    return " ".join(line.strip(" ") for line in text.strip("\n").split("\n"))
+    return text.removesuffix("\n")
 
 
 def _key(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,34 @@ __all__ = ["Document", "parse_toml", "read_toml"]
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed file.
+    """A parsed file, or one table of it.
 
     Args:
         shown: the file as messages name it.
         values: what tomli made of it.
-        lines: key path -> line, counted from 1.
+        text: the whole file; its lines are looked up only when a message needs one.
+        above: the path of the table that `values` is.
     """
 
     shown: str
     values: Mapping[str, Any]
-    lines: Mapping[tuple[str, ...], int]
+    text: str = ""
+    above: tuple[str, ...] = ()
+
+    @cached_property
+    def lines(self) -> Mapping[tuple[str, ...], int]:
+        """Key path from the top of the file -> line, counted from 1."""
+        lines: dict[tuple[str, ...], int] = {}
+        for key, line in _lines(self.text):
+            lines.setdefault(key, line)
+        return lines
 
     def where(self, *path: str) -> str:
         """`file:line` of a key, or of the nearest table around it."""
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.lines:
-                return f"{self.shown}:{self.lines[path[:length]]}"
+        full = (*self.above, *path)
+        for length in range(len(full), 0, -1):
+            if full[:length] in self.lines:
+                return f"{self.shown}:{self.lines[full[:length]]}"
         return self.shown
 
     def below(self, *path: str) -> Document:
@@ -38,8 +50,7 @@ class Document:
         table: Any = self.values
         for key in path:
             table = table.get(key, {}) if isinstance(table, dict) else {}
-        lines = {key[len(path) :]: line for key, line in self.lines.items() if key[: len(path)] == path and key != path}
-        return Document(self.shown, table if isinstance(table, dict) else {}, lines)
+        return Document(self.shown, table if isinstance(table, dict) else {}, self.text, (*self.above, *path))
 
 
 def read_toml(path: Path, shown: str | None = None) -> Document:
@@ -72,10 +83,7 @@ def parse_toml(text: str, shown: str) -> Document:
             hint="put texts in quotes and close every bracket",
             code="broken-toml",
         ) from None
-    lines: dict[tuple[str, ...], int] = {}
-    for key, line in _lines(text):
-        lines.setdefault(key, line)
-    return Document(shown, values, lines)
+    return Document(shown, values, text)
 
 
 def _lower_first(sentence: str) -> str:

@@ -1,0 +1,104 @@
+"""The difference of two models on the same cases: both are judged on the same resampled patients."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from medcli.errors import UsageProblem
+from medcli.evaluation.predictions import Predictions
+from medcli.evaluation.report import evaluate
+from medcli.evaluation.resampling import percentile_interval
+from medcli.settings.groups import EvaluationSettings
+
+__all__ = ["Difference", "paired_difference"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure of two models on their common cases.
+
+    Args:
+        first: the figure of the first.
+        second: the figure of the second.
+        low: lower end of the 95 % interval of second minus first; NaN where there is none.
+        high: upper end.
+        n: common labelled cases.
+        left_out: cases that only one of the two has.
+        patients: number of patients, or None when none are known.
+        failed: resamples in which the figure was undefined for either.
+    """
+
+    first: float
+    second: float
+    low: float
+    high: float
+    n: int
+    left_out: int
+    patients: int | None
+    failed: int
+
+    @property
+    def value(self) -> float:
+        """Second minus first."""
+        return self.second - self.first
+
+
+def paired_difference(
+    first: Predictions, second: Predictions, metric: str, settings: EvaluationSettings, *, seed: int = 0
+) -> Difference:
+    """Second minus first, with a percentile interval over patients drawn once for both.
+
+    Args:
+        first: the reference.
+        second: what is compared with it; its cases may stand in another order.
+        metric: a figure of `Evaluation.figures`.
+        settings: number of resamples, bins.
+        seed: of the resampling.
+
+    Raises:
+        UsageProblem: other target, no common case, other labels for a case, or no such figure.
+    """
+    if first.target != second.target:
+        raise UsageProblem(
+            "the runs predict different targets, so their cases cannot be paired",
+            hint="leave `--paired` out",
+            code="not-pairable",
+        )
+    ids, left, right = np.intersect1d(first.ids, second.ids, assume_unique=True, return_indices=True)
+    if not len(ids):
+        raise UsageProblem(
+            "the runs share no case", hint="train them on the same data with the same split", code="not-pairable"
+        )
+    # The first run's order is kept, so that a run compared with itself draws as its own evaluation does.
+    order = np.argsort(left)
+    one, other = _take(first, left[order]), _take(second, right[order])
+    if not np.array_equal(one.labels, other.labels, equal_nan=one.labels.dtype.kind == "f"):
+        raise UsageProblem(
+            "the runs have different labels for the same cases",
+            hint="train them on the same table and label column",
+            code="not-pairable",
+        )
+    a, b = evaluate(one, settings, seed=seed), evaluate(other, settings, seed=seed)
+    if metric not in a.figures or metric not in b.figures:
+        raise UsageProblem(f"there is no figure `{metric}` for this target", where="--metric", code="unknown-metric")
+    low, high, failed = math.nan, math.nan, 0
+    if settings.bootstrap and math.isfinite(b.value(metric) - a.value(metric)):
+        low, high, failed = percentile_interval(b.draws[metric] - a.draws[metric])
+    everyone = len(np.union1d(first.ids, second.ids))
+    return Difference(a.value(metric), b.value(metric), low, high, a.n, everyone - len(ids), a.patients, failed)
+
+
+def _take(predictions: Predictions, index: npt.NDArray[np.int64]) -> Predictions:
+    return replace(
+        predictions,
+        ids=predictions.ids[index],
+        labels=predictions.labels[index],
+        logits=predictions.logits[index],
+        patients=None if predictions.patients is None else predictions.patients[index],
+        member_logits=None,
+        features=None,
+    )
