@@ -133,6 +133,12 @@ def _presets(incomplete: str, typed: Mapping[str, Any]) -> Offer:
     return Offer(tuple((name, "") for name in presets() if name.startswith(incomplete)))
 
 
+def _commands(incomplete: str, typed: Mapping[str, Any]) -> Offer:
+    from medcli.settings.commands import COMMANDS
+
+    return _named(tuple(command.table for command in COMMANDS.values() if command.layered), incomplete)
+
+
 def _runs(incomplete: str, typed: Mapping[str, Any]) -> Offer:
     root = Path("runs")
     if incomplete or not root.is_dir():
@@ -151,6 +157,7 @@ _SOURCES: Mapping[str, Callable[[str, Mapping[str, Any]], Offer]] = {
     "architecture": _architectures,
     "arch_opt": _architecture_options,
     "preset": _presets,
+    "command": _commands,
     "run": _runs,
     "data": _data,
     "synthetic": lambda incomplete, typed: _named(SYNTHETIC, incomplete),

@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 __all__ = [
     "ArchitectureArgument",
     "ArchitectureOrRun",
+    "CommandArgument",
     "FileArgument",
     "Flags",
     "InputsArgument",
     "NewFileArgument",
     "OptionalArchitecture",
+    "OptionalFile",
+    "OptionalFolder",
     "OptionalSynthetic",
     "Positional",
     "PredictionsOrModel",
@@ -54,7 +57,7 @@ class Positional:
     Args:
         metavar: its placeholder in the usage line.
         help: one sentence, lower-case start, no full stop.
-        completes: what the shell offers: `architecture`, `run`, `path`, `dir`, `data`, `preset`, `synthetic`, or
+        completes: what the shell offers: `architecture`, `run`, `path`, `dir`, `data`, `preset`, `synthetic`, `command`, or
             several of them joined by `|`.
         required: whether a `tuple[X, ...]` needs at least one value.
     """
@@ -120,5 +123,8 @@ InputsArgument = Annotated[
     tuple[str, ...], Positional("INPUT", "image files or folders of them", "path", required=True)
 ]
 FileArgument = Annotated[str, Positional("FILE", "file to look at", "path")]
+OptionalFile = Annotated[str | None, Positional("FILE", "file to look at", "path")]
+OptionalFolder = Annotated[str | None, Positional("DIR", "folder that holds runs (default: runs)", "dir")]
+CommandArgument = Annotated[str, Positional("COMMAND", "a command, such as `train` or `data-check`", "command")]
 NewFileArgument = Annotated[str | None, Positional("FILE", "file to write", "path")]
 OptionalSynthetic = Annotated[str | None, Positional("NAME", "built-in synthetic set", "synthetic")]
