@@ -220,14 +220,14 @@ def _text(
         parts += _grouped(one.findings, verbose=output.settings.verbose)
     leaks = sum(len(one.leaks) for one in audits)
     verdict = {
-        ExitCode.LIMIT: f"leakage: {leaks} finding{"" if leaks == 1 else "s"} let one split know another",
+        ExitCode.LIMIT: f"leakage: {leaks} finding{'' if leaks == 1 else 's'} let one split know another",
         ExitCode.PARTIAL: "no leakage, but files or labels that cannot be used",
         ExitCode.DONE: "no leakage found",
     }[status]
     parts.append(verdict)
     if rows:
         where = f"listed in {report}" if report else "`--fix-report FILE` lists them"
-        parts.append(f"{len(rows)} row{"" if len(rows) == 1 else "s"} to drop: {where}")
+        parts.append(f"{len(rows)} row{'' if len(rows) == 1 else 's'} to drop: {where}")
     return "\n".join(parts)
 
 
