@@ -85,11 +85,12 @@ class RunCli:
 
 
 def forget_user_settings(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-    """Point the user's configuration at an empty place and drop every `MEDCLI_*` variable."""
+    """Point the user's configuration and cache at empty places and drop every `MEDCLI_*` variable."""
     for name in tuple(os.environ):
         if name.startswith("MEDCLI_") or name in _FOREIGN:
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(directory / ".config-of-nobody"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(directory / ".cache-of-nobody"))
 
 
 def child_environment(env: Mapping[str, str] | None = None, path: Sequence[str] = ()) -> dict[str, str]:
