@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -392,15 +393,18 @@ class _Stream:
 
     def __init__(self, images: ImageSource, preprocessing: Preprocessing, processes: int) -> None:
         self._plan = _Plan()
-        # Its own generator: the loader draws a seed per epoch, which must not come from the training's random state.
-        self._loader: DataLoader[Any] = DataLoader(
-            _Decoding(images, preprocessing),
-            batch_sampler=self._plan,
-            num_workers=processes,
-            collate_fn=_stack,
-            generator=torch.Generator().manual_seed(0),
-            persistent_workers=processes > 0,
-        )
+        with warnings.catch_warnings():
+            # `--workers` above the number of cores is the user's decision.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            # Its own generator: the loader draws a seed per epoch, which must not come from training's random state.
+            self._loader: DataLoader[Any] = DataLoader(
+                _Decoding(images, preprocessing),
+                batch_sampler=self._plan,
+                num_workers=processes,
+                collate_fn=_stack,
+                generator=torch.Generator().manual_seed(0),
+                persistent_workers=processes > 0,
+            )
 
     def planes(self, plan: Sequence[Rows]) -> Iterator[Tensor]:
         self._plan.batches = [rows.tolist() for rows in plan]

@@ -12,6 +12,7 @@ import os
 import tempfile
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -128,6 +129,7 @@ class DiskStorage:
     def __init__(self, layout: Layout, path: Path) -> None:
         self.layout = layout
         self._file = path.open("rb", buffering=0)
+        weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
 
     def take(self, rows: npt.NDArray[np.int64]) -> Tensor:
@@ -143,9 +145,6 @@ class DiskStorage:
                         raise OSError(f"{self._file.name} ended early")
                     view = view[count:]
         return torch.from_numpy(images)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def read_planes(images: ImageSource, index: int, preprocessing: Preprocessing) -> Planes | Failure:

@@ -121,7 +121,15 @@ def plan_set(recipe: Recipe) -> PlannedSet:
     """
     target = phantom_target(recipe.task)
     cases = draw_cases(recipe.images, recipe.seed, task=target.task)
-    splits = make_splits(cases.labels(target.task), target, cases.patients, SHARES, recipe.seed)
+    try:
+        splits = make_splits(cases.labels(target.task), target, cases.patients, SHARES, recipe.seed)
+    except UsageProblem as problem:
+        raise UsageProblem(
+            f"{recipe.images} images are too few for train, val and test without sharing a patient",
+            where="--images",
+            hint="--images 50",
+            code="too-few-cases",
+        ) from problem
     return PlannedSet(recipe, target, PhantomImages(cases, recipe.seed, recipe.size), splits)
 
 
