@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from medcli.errors import UsageProblem
@@ -95,9 +96,11 @@ def held(run: RunDirectory) -> Iterator[None]:
     owner = _owner(run)
     if owner is not None:
         raise UsageProblem(
-            f"another process (pid {owner}) works in `{run.path}`",
+            f"process {owner.pid} on {owner.host} works in `{run.path}`",
             where=str(lock),
-            hint="wait for it, or stop it",
+            hint="wait for it, or stop it"
+            if owner.host == socket.gethostname()
+            else f"wait for it, or stop it; if it is gone, remove `{lock}`",
             code="run-busy",
         )
     lock.unlink(missing_ok=True)
@@ -108,26 +111,50 @@ def held(run: RunDirectory) -> Iterator[None]:
             f"another process has just begun to work in `{run.path}`", where=str(lock), code="run-busy"
         ) from None
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        file.write(json.dumps(asdict(_Owner(os.getpid(), socket.gethostname(), _began(os.getpid())))))
     try:
         yield
     finally:
         lock.unlink(missing_ok=True)
 
 
-def _owner(run: RunDirectory) -> int | None:
+@dataclass(frozen=True)
+class _Owner:
+    """Who holds a lock.
+
+    Args:
+        pid: process number.
+        host: its machine.
+        began: when the process began, as the system counts it; empty where that cannot be known.
+    """
+
+    pid: int
+    host: str
+    began: str = ""
+
+
+def _owner(run: RunDirectory) -> _Owner | None:
     """The living process that holds the lock. A lock of another host counts as living: it cannot be asked."""
     try:
-        document = json.loads((run.path / "lock").read_text(encoding="utf-8"))
-        pid, host = int(document["pid"]), str(document["host"])
-    except (OSError, ValueError, KeyError, TypeError):
+        owner = _Owner(**json.loads((run.path / "lock").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return None
-    if host != socket.gethostname():
-        return pid
+    if owner.host != socket.gethostname():
+        return owner
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        os.kill(owner.pid, 0)
+    except (ProcessLookupError, OverflowError, TypeError):
         return None
     except PermissionError:
-        return pid
-    return pid
+        pass
+    # Numbers are used again, above all in containers, where a restarted training often has the number it had before.
+    return None if owner.began and owner.began != _began(owner.pid) else owner
+
+
+def _began(pid: int) -> str:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    # proc(5): the 22nd field; the second is a name in parentheses that may hold anything.
+    return stat.rpartition(")")[2].split()[19]

@@ -92,7 +92,8 @@ def variable_layer(command: CommandSettings, environ: Mapping[str, str]) -> tupl
         if not variable.startswith("MEDCLI_") or variable in RESERVED_VARIABLES:
             continue
         if variable not in names:
-            close = nearest(variable, [*names, *RESERVED_VARIABLES])
+            usable = [name for name, (_, setting) in names.items() if not setting.option.flag_only]
+            close = nearest(variable, [*usable, *RESERVED_VARIABLES])
             hint = f"did you mean `{close[0]}`?" if close else "`medcli config init` lists every setting"
             problems.append(
                 UsageProblem(f"unknown variable `{variable}`", where="environment", hint=hint, code="unknown-variable")

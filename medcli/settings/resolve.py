@@ -19,7 +19,7 @@ from medcli.settings.layers import Layer, Origin, flag_layer, variable_layer
 from medcli.settings.presets import preset_layer
 from medcli.settings.rules import Situation, broken_rules
 
-__all__ = ["RecipeFor", "Resolved", "raise_all", "resolve", "with_architecture"]
+__all__ = ["RecipeFor", "Resolved", "raise_all", "resolve", "survey"]
 
 Group = TypeVar("Group")
 RecipeFor = Callable[[str], Layer | None]
@@ -92,6 +92,23 @@ def resolve(
         UsageProblem: the one thing that is wrong.
         Problems: everything that is wrong.
     """
+    resolved, problems = survey(
+        command, given, architecture=architecture, recipe_for=recipe_for, environ=environ, cwd=cwd
+    )
+    raise_all(problems)
+    return resolved
+
+
+def survey(
+    command: str,
+    given: Mapping[str, Any],
+    *,
+    architecture: str | None = None,
+    recipe_for: RecipeFor | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> tuple[Resolved, list[MedcliError]]:
+    """Like `resolve`, but what is wrong is returned; a value that cannot be used gives way to the next lower layer."""
     settings = COMMANDS[command]
     problems: list[MedcliError] = []
     sources = _read_sources(
@@ -105,8 +122,7 @@ def resolve(
     )
     resolved, invalid = _merge(settings, sources, problems)
     problems += broken_rules(Situation(resolved.values, resolved.origins, sources.saved), invalid)
-    raise_all(problems)
-    return resolved
+    return resolved, problems
 
 
 def raise_all(problems: list[MedcliError]) -> None:
@@ -116,17 +132,6 @@ def raise_all(problems: list[MedcliError]) -> None:
         raise unique[0]
     if unique:
         raise Problems(unique)
-
-
-def with_architecture(resolved: Resolved) -> str:
-    """The architecture's name. Raises `UsageProblem` when neither the command line nor a file names one."""
-    if resolved.architecture is None:
-        raise UsageProblem(
-            "no architecture is named",
-            hint=f"medcli {resolved.command} resnet18 …  (`medcli models list` shows all)",
-            code="no-architecture",
-        )
-    return resolved.architecture
 
 
 def _read_sources(
@@ -159,7 +164,7 @@ def _read_sources(
         else:
             layers.insert(above, preset)
     if settings.architecture and architecture and recipe_for:
-        layers = [*_recipe(architecture, recipe_for, problems), *layers]
+        layers = [*_recipe(architecture, origin, recipe_for, problems), *layers]
     variables, complaints = variable_layer(settings, environ)
     problems += complaints
     saved = frozenset(name for file in files if file.saved for name in file.layer.values)
@@ -199,10 +204,12 @@ def _read_files(
     return files
 
 
-def _recipe(architecture: str, recipe_for: RecipeFor, problems: list[MedcliError]) -> list[Layer]:
+def _recipe(architecture: str, origin: Origin, recipe_for: RecipeFor, problems: list[MedcliError]) -> list[Layer]:
     try:
         layer = recipe_for(architecture)
     except MedcliError as problem:
+        if problem.where is None and origin.layer != "flag":
+            problem.where = str(origin)
         problems.append(problem)
         return []
     if layer is None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from medcli.cli.options import CommandArgument, Flags, NewFileArgument, OptionalArchitecture, OptionalFile
 from medcli.cli.output import Output
-from medcli.errors import MedcliError, Problems, UsageProblem, nearest
+from medcli.errors import MedcliError, UsageProblem, nearest
 from medcli.settings.commands import COMMANDS, CommandSettings
-from medcli.settings.resolve import Resolved, raise_all, resolve
+from medcli.settings.resolve import Resolved, raise_all, resolve, survey
 from medcli.settings.schema import commented_file, file_fields, json_schema
 
 __all__ = ["check_config", "init_config", "list_presets", "show_config", "show_schema", "value_text"]
@@ -83,14 +83,8 @@ def check_config(file: OptionalFile, flags: Flags) -> None:
     for name, command in COMMANDS.items():
         if not command.layered or "config" not in command.fields:
             continue
-        try:
-            resolved = resolve(name, given, recipe_for=recipe_for)
-        except Problems as several:
-            problems += several.problems
-        except UsageProblem as problem:
-            problems.append(problem)
-        else:
-            problems += _missing_paths(resolved, cwd)
+        resolved, wrong = survey(name, given, recipe_for=recipe_for)
+        problems += [*wrong, *_missing_paths(resolved, cwd)]
     raise_all(problems)
     files = [shown_path(path, cwd) for _, path in find_files(os.environ, cwd)]
     if file is not None and file not in files:
