@@ -57,8 +57,8 @@ class Positional:
     Args:
         metavar: its placeholder in the usage line.
         help: one sentence, lower-case start, no full stop.
-        completes: what the shell offers: `architecture`, `run`, `path`, `dir`, `data`, `preset`, `synthetic`, `command`, or
-            several of them joined by `|`.
+        completes: what the shell offers: `architecture`, `run`, `path`, `dir`, `data`, `preset`, `synthetic`,
+            `command`, or several of them joined by `|`.
         required: whether a `tuple[X, ...]` needs at least one value.
     """
 

@@ -115,6 +115,9 @@ class _Leaf(TyperCommand):
         return _with_plain_help(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing and args and args[-1].startswith("-"):
+            # An option that still waits for its value would hide every positional argument from completion.
+            args = args[:-1]
         return _parse(super().parse_args, ctx, args)
 
 

@@ -102,6 +102,10 @@ def press_tab(line: str, program: Path, place: Path, expected: str) -> str:
         (["medcli", "models", "show", "timm/resnet10t"], ["timm/resnet10t"]),
         (["medcli", "models", "list", "--fam"], ["--family"]),
         (["medcli", "--show-completion", "z"], ["zsh"]),
+        (["medcli", "train", "resnet18", "--arch-opt", "st"], ["stem="]),
+        (["medcli", "train", "resnet18", "--arch-opt", "stem", "=", "sm"], ["small"]),
+        (["medcli", "train", "--preset", "medmnist-off"], ["medmnist-official-28"]),
+        (["medcli", "config", "show", "data-c"], ["data-check"]),
     ],
 )
 def test_words(words: list[str], expected: list[str], program: Path, place: Path) -> None:

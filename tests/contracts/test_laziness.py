@@ -1,10 +1,12 @@
-"""Nothing heavy is imported where only names and settings are needed; proven by forbidding the import."""
+"""Nothing heavy is imported where no network is needed; proven by forbidding the import."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from medcli.cli.app import COMMAND_TABLE
 from medcli.testing.imports import HEAVY, HEAVY_FOR_COMPLETION, NoHeavyImports
@@ -63,3 +65,23 @@ def test_listings_and_settings_need_no_torch(
 ) -> None:
     outcome = no_heavy_imports.cli(*arguments, blocked=HEAVY, cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr
+
+
+def test_stored_predictions_are_measured_without_torch(no_heavy_imports: NoHeavyImports, tmp_path: Path) -> None:
+    rows = [f"case{i},{'ab'[i % 2]},{0.2 + 0.01 * i:.2f},{0.8 - 0.01 * i:.2f}" for i in range(40)]
+    (tmp_path / "p.csv").write_text("\n".join(["id,label,prob_a,prob_b", *rows]) + "\n", encoding="utf-8")
+    outcome = no_heavy_imports.cli("evaluate", "p.csv", "--bootstrap", "20", "--json", blocked=HEAVY, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.json()["schema"] == "medcli/evaluate/1"
+
+
+def test_data_is_checked_and_inspected_without_torch(no_heavy_imports: NoHeavyImports, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in ("sick", "well"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for index in range(10):
+            picture = Image.fromarray(random.integers(0, 255, (16, 16), dtype=np.uint8))
+            picture.save(tmp_path / "set" / name / f"{index}.png")
+    for arguments in (["data", "check", "--data", "set"], ["data", "inspect", "set/sick/0.png"]):
+        outcome = no_heavy_imports.cli(*arguments, blocked=HEAVY, cwd=tmp_path)
+        assert outcome.code == 0, outcome.stderr
