@@ -265,7 +265,9 @@ def _with_patients(cases: Cases, settings: DataSettings) -> Cases:
             hint=r"`--patient-pattern '^([^_]+)_'`",
             code="bad-regex",
         )
-    names = [name.rsplit("/", 1)[-1] for name in cases.ids]
+    # A pattern with a slash means the path, for patients that have folders of their own.
+    whole = "/" in settings.patient_pattern
+    names = [name if whole else name.rsplit("/", 1)[-1] for name in cases.ids]
     found = [pattern.search(name) for name in names]
     unmatched = [name for name, match in zip(names, found, strict=True) if match is None or not match[1]]
     if unmatched:

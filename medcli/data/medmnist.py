@@ -22,11 +22,13 @@ class MedMnist:
         task: as in `medcli.data.target.TASKS`.
         classes: names in label order.
         positive: for binary, the class that is the finding.
+        caution: what whoever reports figures on this set should know.
     """
 
     task: str
     classes: tuple[str, ...]
     positive: str | None = None
+    caution: str = ""
 
 
 SETS = {
@@ -44,6 +46,7 @@ SETS = {
         "multiclass",
         ("actinic keratoses", "basal cell carcinoma", "benign keratosis-like lesions", "dermatofibroma", "melanoma",
          "melanocytic nevi", "vascular lesions"),
+        caution="886 of the 2005 test images of DermaMNIST show a lesion that is in train too (Abhishek et al. 2025)",
     ),
     "octmnist": MedMnist("multiclass", ("choroidal neovascularization", "diabetic macular edema", "drusen", "normal")),
     "pneumoniamnist": MedMnist("binary", ("normal", "pneumonia"), "pneumonia"),

@@ -153,6 +153,7 @@ def npz_cases(path: str) -> Cases:
         class_names=names,
         task=(facts.task if facts and fits else None),
         positive=facts.positive if facts and fits else None,
+        notes=(facts.caution,) if facts and fits and facts.caution else (),
     )
 
 

@@ -139,8 +139,10 @@ def table_cases(path: str, wanted: TableColumns, window: str = "auto", *, skip_m
 
 def _deduced_image(table: Table, finder: ImageFinder, wanted: TableColumns, notes: list[str]) -> str:
     taken = {wanted.patient, wanted.split, *wanted.labels}
-    candidates = [name for name in table.columns if name not in taken]
-    fitting = {name: files for name in candidates if (files := _named_images(table, name, finder))}
+    distinct = {name: len(set(table.column(name, "--image-column"))) for name in table.columns if name not in taken}
+    # Grades 0 to 4 name files where images are called 0.png to 999.png: what repeats itself names no images.
+    telling = [name for name, count in distinct.items() if 2 * count > len(table.rows)]
+    fitting = {name: files for name in telling if (files := _named_images(table, name, finder))}
     if len(set(fitting.values())) == 1:
         # Columns that name the very same files (a path and a bare name) leave nothing to choose.
         first = next(iter(fitting))
