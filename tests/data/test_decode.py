@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from medcli.data.decode import UnreadableImage, explain, image_suffix, parse_window, peek_channels, quiet, read_picture
 from PIL import Image
+
+from medcli.data.decode import UnreadableImage, explain, image_suffix, parse_window, peek_channels, quiet, read_picture
 
 
 def _ramp(height: int = 6, width: int = 8) -> np.ndarray:

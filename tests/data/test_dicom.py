@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from medcli.data.decode import UnreadableImage, explain, peek_channels, read_picture
-from medcli.data.dicom import apply_window
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import apply_modality_lut, apply_windowing
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, SecondaryCaptureImageStorage
+
+from medcli.data.decode import UnreadableImage, explain, peek_channels, read_picture
+from medcli.data.dicom import apply_window
 
 STORED = np.arange(0, 4096, 16, dtype=np.uint16).reshape(16, 16)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from medcli.data.decode import UnreadableImage, explain, read_picture
 
 nib = pytest.importorskip("nibabel")
