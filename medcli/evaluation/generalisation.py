@@ -50,8 +50,7 @@ class Gap:
 def gaps(internal: Evaluation, external: Sequence[Evaluation]) -> tuple[Gap, ...]:
     """External minus internal for every headline figure.
 
-    The two sets share no patient, so their resamples are independent: the interval is of differences between
-    resamples drawn separately.
+    The sets are resampled separately: the interval is that of the difference of two independent draws.
 
     Raises:
         UsageProblem: the evaluations are of different targets.
@@ -67,8 +66,9 @@ def gaps(internal: Evaluation, external: Sequence[Evaluation]) -> tuple[Gap, ...
             low = high = math.nan
             if not math.isnan(value) and one.draws and internal.draws:
                 ours, theirs = internal.draws[name], one.draws[name]
-                count = min(len(ours), len(theirs))
-                low, high, _ = percentile_interval(np.asarray(theirs[:count] - ours[:count]))
+                # The same seed drew both: unshuffled, sets of equal length would be resampled alike.
+                mixed = np.random.default_rng(0).permutation(theirs)
+                low, high, _ = percentile_interval(np.asarray(mixed - ours))
             result.append(Gap(one.data_name, name, value, low, high))
     return tuple(result)
 

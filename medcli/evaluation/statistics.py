@@ -93,8 +93,7 @@ class SingleStatistics:
                 "called_expected": rounded == np.arange(classes)[:, None],
             }
         self._sums = Sums(rows, clusters, count)
-        judged = (self._positive,) if self._task == "binary" else range(classes)
-        self._ranks = {index: RankPlan(scores[:, index], truth[index], clusters, count) for index in judged}
+        self._ranks = [RankPlan(scores[:, index], truth[index], clusters, count) for index in range(classes)]
 
     def __call__(self, weights: Floats) -> Figures:
         """The figures for weights [patients, r]."""
@@ -104,15 +103,11 @@ class SingleStatistics:
     def _figures(self, weights: Floats) -> Figures:
         sums = self._sums(weights)
         n, support, called, hits = sums["n"], sums["support"], sums["called"], sums["hits"]
-        ranks = {index: plan(weights) for index, plan in self._ranks.items()}
+        ranks = [plan(weights) for plan in self._ranks]
+        aucs, auprcs = np.stack([area for area, _ in ranks]), np.stack([average for _, average in ranks])
         if self._task == "binary":
-            # The other class mirrors the positive one; showing its area of precision would need its own sort.
-            (auc, auprc), shape = ranks[self._positive], (2, len(n))
-            aucs, auprcs = np.full(shape, np.nan), np.full(shape, np.nan)
-            aucs[self._positive], auprcs[self._positive] = auc, auprc
+            auc, auprc = aucs[self._positive], auprcs[self._positive]
         else:
-            aucs = np.stack([ranks[index][0] for index in range(self._classes)])
-            auprcs = np.stack([ranks[index][1] for index in range(self._classes)])
             auc, auprc = aucs.mean(axis=0), auprcs.mean(axis=0)
         recall = hits / support
         precision = np.where(support > 0, np.divide(hits, called, out=np.zeros_like(hits), where=called > 0), np.nan)

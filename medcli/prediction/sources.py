@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from medcli.data.dataset import DataSet, ImageSource, Picture, Samples
+from medcli.data.medmnist import known_set
 from medcli.data.subset import take
+from medcli.data.target import Target
 from medcli.errors import UsageProblem
 from medcli.evaluation.predictions import Predictions, load_predictions
 from medcli.runs.directory import RunDirectory
 
-__all__ = ["Chosen", "choose_cases", "stored_predictions"]
+__all__ = ["Chosen", "choose_cases", "refuse_other_classes", "stored_predictions"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,43 @@ def choose_cases(dataset: DataSet, internal: npt.NDArray[np.str_] | None) -> Cho
         note = f"`{name}` holds the run's own test cases: only those {len(internal)} are judged"
         return Chosen(take(whole, np.flatnonzero(own)), "test", note)
     return Chosen(whole, "", f"`{name}` has no test cases of its own: all {len(whole)} cases are judged")
+
+
+def refuse_other_classes(dataset: DataSet, target: Target, class_names: tuple[str, ...]) -> None:
+    """Refuse data whose numbered labels mean something else than the run's.
+
+    Labels that are text are matched by name and need no such check. Numbers would fit any target with as many classes,
+    so where the data is a set whose classes are known, they must be the run's.
+
+    Args:
+        dataset: the data to be judged on.
+        target: the run's.
+        class_names: as the user typed them: the run's own names say that the numbers mean the same.
+
+    Raises:
+        UsageProblem: code `other-classes`.
+    """
+    if class_names and class_names != target.class_names:
+        raise UsageProblem(
+            f"the run's classes are {_listed(target.class_names)}, not {_listed(class_names)}",
+            where="--class-names",
+            code="other-classes",
+        )
+    facts = known_set(dataset.origin) if dataset.origin.lower().endswith(".npz") else None
+    if facts is None or class_names or facts.classes == target.class_names:
+        return
+    ours = _listed(target.class_names)
+    raise UsageProblem(
+        f"`{dataset.name}` has the classes {_listed(facts.classes)}; the run was trained on {ours}",
+        where="--data",
+        hint="`--class-names` with the run's names says that they mean the same, in that order",
+        code="other-classes",
+    )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:8])
+    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 @dataclass(frozen=True)

@@ -179,13 +179,14 @@ def _predict_sets(source: str, resolved: Resolved, output: Output) -> tuple[Pred
     from medcli.evaluation.predictions import load_predictions
     from medcli.models.build import load_model
     from medcli.prediction.datasets import predict_samples
-    from medcli.prediction.sources import choose_cases
+    from medcli.prediction.sources import choose_cases, refuse_other_classes
     from medcli.runs.directory import open_run
     from medcli.settings.groups import ComputeSettings, DataSettings
 
     run = open_run(source)
     stored = run.predictions("test")
     internal = load_predictions(stored) if stored.is_file() else None
+    known = None if internal is None else internal.ids
     if internal is None:
         output.note("note: the run has no stored test predictions, so there is no gap to show")
     loaded = load_model(run.model_file)
@@ -194,7 +195,8 @@ def _predict_sets(source: str, resolved: Resolved, output: Output) -> tuple[Pred
         settings = replace(settings, window=loaded.preprocessing.window)
     found: list[Predictions] = []
     for dataset in load_data(settings, data_tables=resolved.data_tables, target=loaded.spec.target):
-        chosen = choose_cases(dataset, None if internal is None else internal.ids)
+        refuse_other_classes(dataset, loaded.spec.target, settings.class_names)
+        chosen = choose_cases(dataset, known)
         if chosen.note:
             output.note(f"note: {chosen.note}")
         progress = output.progress(f"images of {dataset.name} read", len(chosen.samples))
@@ -209,8 +211,19 @@ def _predict_sets(source: str, resolved: Resolved, output: Output) -> tuple[Pred
         )
         for name, reason in skipped:
             output.warn(f"{name} left out: {reason}")
+        if internal is not None and _same_cases(internal, predictions):
+            output.note(f"note: `{dataset.name}` is the run's own test, predicted again")
+            internal = None
         found.append(predictions)
     return internal, found
+
+
+def _same_cases(one: Predictions, other: Predictions) -> bool:
+    import numpy as np
+
+    return np.array_equal(one.ids, other.ids) and np.array_equal(
+        one.labels, other.labels, equal_nan=one.labels.dtype.kind == "f"
+    )
 
 
 def _check_destinations(wanted: EvaluationSettings, out: str | None, overwrite: bool) -> None:
