@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import inspect
 import logging
+import math
 import pickle
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +35,9 @@ _ALLOWED_CLASSES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [a
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "net.", "network.", "base_model.", "encoder.")
 _FILTERS = ("checkpoint_filter_fn", "_filter_fn", "pretrained_filter_fn", "_filter_torchvision_pretrained")
+_NESTING = 3
 _COUNTER = "num_batches_tracked"
+_TABLE = "relative_position_bias_table"
 _HINT = "`medcli models show ARCH` lists the weights that fit an architecture"
 
 State = dict[str, torch.Tensor]
@@ -171,7 +175,7 @@ def load_weights(
     heads = tuple(head_keys)
     state = _stripped(raw, {*expected, *heads})
     before = {key: tensor.shape for key, tensor in state.items()}
-    state = _renamed(network, state)
+    state = _renamed(network, _resized_tables(state, expected))
     converted = _adapt_channels(network, state, first_convolutions)
     head = {key: state.pop(key) for key in list(state) if key in heads or key.startswith("medcli_head.")}
     counters = {key: tensor for key, tensor in expected.items() if key.endswith(_COUNTER) and key not in state}
@@ -190,19 +194,23 @@ def load_weights(
 
 
 def _stripped(state: State, expected: set[str]) -> State:
-    """Without the prefixes that wrappers add, as long as stripping makes more names match."""
-    best = sum(key in expected for key in state)
-    while True:
-        for prefix in _PREFIXES:
-            shorter = {key.removeprefix(prefix): value for key, value in state.items()}
-            matches = sum(key in expected for key in shorter)
-            if len(shorter) == len(state) and (
-                matches > best or (best == 0 and all(k.startswith(prefix) for k in state))
-            ):
-                state, best = shorter, matches
-                break
-        else:
-            return state
+    """Without the prefixes that wrappers add: the shortest sequence of them with which most names match."""
+    best, candidates = state, [state]
+    most = sum(key in expected for key in state)
+    for _ in range(_NESTING):
+        shorter = [one for each in candidates for prefix in _PREFIXES if (one := _without(prefix, each))]
+        for candidate in shorter:
+            matches = sum(key in expected for key in candidate)
+            if matches > most:
+                best, most = candidate, matches
+        candidates = shorter
+    return best
+
+
+def _without(prefix: str, state: State) -> State | None:
+    """The same tensors, the prefix removed from the names that have it; None where that changes or confuses names."""
+    shorter = {key.removeprefix(prefix): value for key, value in state.items()}
+    return shorter if len(shorter) == len(state) and any(key.startswith(prefix) for key in state) else None
 
 
 def _renamed(network: nn.Module, state: State) -> State:
@@ -219,12 +227,29 @@ def _renamed(network: nn.Module, state: State) -> State:
     level = quiet.level
     quiet.setLevel(logging.ERROR)
     try:
-        return dict(convert(dict(state), network, **arguments) if len(parameters) > 1 else convert(dict(state)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return dict(convert(dict(state), network, **arguments) if len(parameters) > 1 else convert(dict(state)))
     except Exception:
         # The conversion stumbles over foreign names and shapes; the comparison that follows says which ones.
         return state
     finally:
         quiet.setLevel(level)
+
+
+def _resized_tables(state: State, expected: Mapping[str, torch.Tensor]) -> State:
+    """Swin's tables of relative positions [(2w - 1)^2, heads] for other windows, bicubic as in its authors' code."""
+    resized = dict(state)
+    for key, table in state.items():
+        wanted = expected.get(key)
+        if not key.endswith(_TABLE) or wanted is None or table.ndim != 2 or table.shape[1:] != wanted.shape[1:]:
+            continue
+        old, new = math.isqrt(len(table)), math.isqrt(len(wanted))
+        if old != new and (old * old, new * new) == (len(table), len(wanted)):
+            grid = table.T.reshape(1, -1, old, old)
+            grid = nn.functional.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
+            resized[key] = grid.reshape(-1, new * new).T.contiguous()
+    return resized
 
 
 def _adapt_channels(network: nn.Module, state: State, first_convolutions: Iterable[str]) -> tuple[str, ...]:

@@ -74,7 +74,9 @@ def test_frozen_normalisation_layers_are_in_eval_and_the_others_train():
     model.freeze_stages(2)
     model.train()
     frozen = {module for group in model.frozen_groups() for module in group.modules}
-    modes = {name: module.training for name, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    modes = {
+        name: module.training for name, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)
+    }
     assert len(set(modes.values())) == 2
     for name, training in modes.items():
         assert training == (name not in frozen)

@@ -9,6 +9,20 @@ from torch import nn
 from medcli.models.layer_groups import group_layers
 from medcli.models.timm_backbone import TimmBackbone
 
+NETWORKS = (
+    "test_resnet",
+    "test_vit",
+    "test_efficientnet",
+    "test_convnext",
+    "swin_tiny_patch4_window7_224",
+    "mobilenetv3_small_100",
+    "densenet121",
+    "regnetx_002",
+    "maxvit_tiny_tf_224",
+    "deit_tiny_distilled_patch16_224",
+    "poolformer_s12",
+)
+
 
 def order_of_first_use(backbone, groups, image_size):
     """Positions of the groups in the order in which a module of theirs with parameters is first entered."""
@@ -27,11 +41,7 @@ def order_of_first_use(backbone, groups, image_size):
     return list(dict.fromkeys(seen))
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["test_resnet", "test_vit", "test_efficientnet", "test_convnext", "swin_tiny_patch4_window7_224", "poolformer_s12"]
-    + ["mobilenetv3_small_100", "densenet121", "regnetx_002", "maxvit_tiny_tf_224", "deit_tiny_distilled_patch16_224"],
-)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_groups_are_complete_once_and_in_order(name):
     with torch.device("meta"):
         backbone = TimmBackbone(name)
