@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from medcli.data.cache import (
-    DiskStorage,
-    Failure,
-    Layout,
-    Planes,
-    Progress,
-    Storage,
     TooLarge,
     available_memory,
     cache_directory,
@@ -35,11 +27,11 @@ from medcli.data.cache import (
     fill_disk,
     fill_memory,
     open_disk,
-    probe_layout,
-    read_planes,
-    verify,
 )
 from medcli.data.dataset import ImageSource, Preprocessing, Samples
+from medcli.data.reading import Progress, verify
+from medcli.data.storage import DiskStorage, Failure, Layout, Storage, probe_layout
+from medcli.data.stream import Stream, unreadable
 from medcli.data.subset import SelectedImages, take
 from medcli.errors import RunFailure
 
@@ -82,7 +74,7 @@ class Batches:
 
     def __init__(
         self,
-        source: Storage | _Stream,
+        source: Storage | Stream,
         samples: Samples,
         *,
         channels: int,
@@ -132,7 +124,7 @@ class Batches:
             yield self._batch(chosen, planes)
 
     def _planes(self, plan: Sequence[Rows]) -> Iterator[Tensor]:
-        if isinstance(self._source, _Stream):
+        if isinstance(self._source, Stream):
             yield from self._source.planes(plan)
         elif isinstance(self._source, DiskStorage):
             yield from _ahead(self._source, plan)
@@ -198,9 +190,9 @@ def open_batches(
         samples.images, preprocessing, cache, cache_limit, skip_unreadable, threads, processes, check, progress
     )
     if opened.failures and not skip_unreadable:
-        raise _unreadable(opened.failures, len(samples))
+        raise unreadable(opened.failures, len(samples))
     if not len(opened.kept):
-        raise _unreadable(opened.failures, len(samples))
+        raise unreadable(opened.failures, len(samples))
     return Batches(
         opened.source,
         samples if len(opened.kept) == len(samples) else take(samples, opened.kept),
@@ -232,7 +224,7 @@ def default_workers() -> int:
 
 @dataclass(frozen=True)
 class _Opened:
-    source: Storage | _Stream
+    source: Storage | Stream
     kept: Rows
     failures: tuple[Failure, ...]
     storage: str
@@ -273,7 +265,7 @@ def _open_source(
     if cache == "disk" or (cache == "auto" and size <= _free_disk() * SHARE_OF_DISK):
         return _open_on_disk(images, preprocessing, layout, skip, threads, progress)
     kept, failures = verify(images, threads=threads, progress=progress) if check else (np.arange(len(images)), ())
-    stream = _Stream(SelectedImages(images, kept) if failures else images, preprocessing, processes)
+    stream = Stream(SelectedImages(images, kept) if failures else images, preprocessing, processes)
     how = f"decoded again every epoch by {processes} worker processes" if processes else "decoded again every epoch"
     return _Opened(stream, kept, failures, "stream", _note(how, layout, len(kept)))
 
@@ -301,7 +293,7 @@ def _open_on_disk(
                 code="cache-unwritable",
             ) from problem
         if filled is None:
-            return _Opened(_Stream(images, preprocessing, 0), kept, failures, "stream", "")
+            return _Opened(Stream(images, preprocessing, 0), kept, failures, "stream", "")
         storage = filled
     return _Opened(storage, kept, failures, "disk", _note(f"on disk in {cache_directory()}", storage.layout, len(kept)))
 
@@ -330,18 +322,6 @@ def _above_limit(size: int, limit: int) -> RunFailure:
     )
 
 
-def _unreadable(failures: Sequence[Failure], total: int) -> RunFailure:
-    listed = "".join(f"\n  {failure.path}: {failure.reason}" for failure in failures)
-    number = "1 image" if len(failures) == 1 else f"{len(failures):,} images"
-    return RunFailure(
-        f"{number} of {total:,} cannot be read:{listed}",
-        hint="mend or remove these files, or leave them out with `--skip-unreadable`"
-        if len(failures) < total
-        else "`medcli data inspect FILE` shows how one file is decoded",
-        code="unreadable-images",
-    )
-
-
 def _ahead(storage: DiskStorage, plan: Sequence[Rows]) -> Iterator[Tensor]:
     """Read one batch while the previous one is in use."""
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
@@ -351,75 +331,3 @@ def _ahead(storage: DiskStorage, plan: Sequence[Rows]) -> Iterator[Tensor]:
             if at + 1 < len(plan):
                 upcoming.append(pool.submit(storage.take, plan[at + 1]))
             yield planes
-
-
-class _Decoding(Dataset[Any]):
-    """What a worker process gets: it decodes, and hands failures back as values."""
-
-    def __init__(self, images: ImageSource, preprocessing: Preprocessing) -> None:
-        self._images, self._preprocessing = images, preprocessing
-
-    def __getitem__(self, index: int) -> Planes | Failure:
-        return read_planes(self._images, index, self._preprocessing)
-
-
-def _stack(items: list[Planes | Failure]) -> Tensor | Failure:
-    layout: Layout | None = None
-    planes: list[Planes] = []
-    for item in items:
-        if isinstance(item, Failure):
-            return item
-        layout = (layout or Layout(1, item.shape[-1], True)).widened(item)
-        planes.append(item)
-    assert layout is not None
-    return torch.from_numpy(np.stack([layout.convert(item) for item in planes]))
-
-
-class _Plan:
-    """A batch sampler whose plan changes between epochs while the workers live on."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[int]] = []
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-class _Stream:
-    """Decodes every batch when it is needed, in worker processes that stay between epochs."""
-
-    def __init__(self, images: ImageSource, preprocessing: Preprocessing, processes: int) -> None:
-        self._plan = _Plan()
-        with warnings.catch_warnings():
-            # `--workers` above the number of cores is the user's decision.
-            warnings.filterwarnings("ignore", message="This DataLoader will create")
-            # Its own generator: the loader draws a seed per epoch, which must not come from training's random state.
-            self._loader: DataLoader[Any] = DataLoader(
-                _Decoding(images, preprocessing),
-                batch_sampler=self._plan,
-                num_workers=processes,
-                collate_fn=_stack,
-                generator=torch.Generator().manual_seed(0),
-                persistent_workers=processes > 0,
-            )
-
-    def planes(self, plan: Sequence[Rows]) -> Iterator[Tensor]:
-        self._plan.batches = [rows.tolist() for rows in plan]
-        if not plan:
-            return
-        try:
-            for stacked in self._loader:
-                if isinstance(stacked, Failure):
-                    raise _unreadable([stacked], 1)
-                yield stacked
-        except RuntimeError as problem:
-            if "worker" not in str(problem).lower():
-                raise
-            raise RunFailure(
-                f"a decoding process ended: {str(problem).splitlines()[0]}",
-                hint="lower `--workers`, or use `--workers 0`",
-                code="worker-died",
-            ) from problem

@@ -1,8 +1,4 @@
-"""Decoded, resized images kept between epochs, in memory or in a file, without changing a bit of what the network sees.
-
-Bytes stay bytes where nothing but the conversion to [0, 1] units happens to them; everything else is float32, because
-rounding a resized image would give training other numbers than prediction. Grey images stay one plane.
-"""
+"""Decoded images kept between epochs: filled in memory, or in a file that appears only when it is whole."""
 
 from __future__ import annotations
 
@@ -10,34 +6,22 @@ import hashlib
 import json
 import os
 import tempfile
-import threading
 import time
-import weakref
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from medcli.data.dataset import ImageSource, Preprocessing
-from medcli.data.decode import UnreadableImage
-from medcli.data.resize import to_planes, untouched_bytes
+from medcli.data.reading import Progress, in_order
+from medcli.data.storage import DiskStorage, Failure, Layout, MemoryStorage, Planes, read_planes
 
 __all__ = [
-    "DiskStorage",
-    "Failure",
-    "Layout",
-    "MemoryStorage",
-    "Planes",
-    "Progress",
-    "Storage",
     "TooLarge",
     "available_memory",
     "cache_directory",
@@ -45,130 +29,14 @@ __all__ = [
     "fill_disk",
     "fill_memory",
     "open_disk",
-    "probe_layout",
-    "read_planes",
-    "verify",
 ]
-
-Planes = npt.NDArray[Any]
-Progress = Callable[[int, int], None]
 
 FORMAT = 1
 STALE_SECONDS = 24 * 3600
 
 
-@dataclass(frozen=True)
-class Failure:
-    """An image that could not be read, as a value that crosses threads and processes."""
-
-    path: str
-    reason: str
-
-
 class TooLarge(Exception):
     """The images turned out to need more room than allowed; the caller chooses another storage."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How every image of a set is stored.
-
-    Args:
-        channels: planes per image, 1 or 3.
-        size: side in pixels.
-        eight_bit: uint8 (units = value / 255) rather than float32 in units.
-    """
-
-    channels: int
-    size: int
-    eight_bit: bool
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.uint8 if self.eight_bit else np.float32)
-
-    @property
-    def image_bytes(self) -> int:
-        return self.channels * self.size * self.size * self.dtype.itemsize
-
-    def widened(self, planes: Planes) -> Layout:
-        """The narrowest layout that holds these planes as well."""
-        return Layout(max(self.channels, len(planes)), self.size, self.eight_bit and planes.dtype == np.uint8)
-
-    def convert(self, planes: Planes) -> Planes:
-        """Planes [..., c, S, S] of a narrower layout in this one, without loss."""
-        if not self.eight_bit and planes.dtype == np.uint8:
-            planes = planes.astype(np.float32) / np.float32(255)
-        return planes if planes.shape[-3] == self.channels else np.repeat(planes, self.channels, axis=-3)
-
-
-class Storage(Protocol):
-    """Images by row, all in one layout."""
-
-    layout: Layout
-
-    def take(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Rows [B] -> uint8 or float32 [B, c, S, S]."""
-        ...
-
-
-class MemoryStorage:
-    """All images in one tensor."""
-
-    def __init__(self, layout: Layout, images: Planes) -> None:
-        self.layout = layout
-        self._images = torch.from_numpy(images)
-
-    def take(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        return self._images.index_select(0, torch.from_numpy(rows))
-
-
-class DiskStorage:
-    """All images in one file, read row by row: a map would count every page it ever touched as the process's memory."""
-
-    def __init__(self, layout: Layout, path: Path) -> None:
-        self.layout = layout
-        self._file = path.open("rb", buffering=0)
-        weakref.finalize(self, self._file.close)
-        self._lock = threading.Lock()
-
-    def take(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        layout = self.layout
-        images = np.empty((len(rows), layout.channels, layout.size, layout.size), dtype=layout.dtype)
-        with self._lock:
-            for image, row in zip(images, rows.tolist(), strict=True):
-                self._file.seek(row * layout.image_bytes)
-                view = memoryview(image.reshape(-1)).cast("B")
-                while view:  # a read may be short on some file systems
-                    count = self._file.readinto(view)
-                    if not count:
-                        raise OSError(f"{self._file.name} ended early")
-                    view = view[count:]
-        return torch.from_numpy(images)
-
-
-def read_planes(images: ImageSource, index: int, preprocessing: Preprocessing) -> Planes | Failure:
-    """Decode and resize one image: uint8 or float32 [c, S, S], or why it could not be read."""
-    try:
-        picture = images.read(index)
-        return (
-            found
-            if (found := untouched_bytes(picture, preprocessing)) is not None
-            else to_planes(picture, preprocessing).numpy()
-        )
-    except UnreadableImage as problem:
-        return Failure(str(problem.path), str(problem.reason))
-
-
-def probe_layout(images: ImageSource, preprocessing: Preprocessing, looks: int = 8) -> Layout:
-    """The layout that a few images spread over the set suggest; filling widens it where others need more."""
-    layout: Layout | None = None
-    for index in np.unique(np.linspace(0, len(images) - 1, num=min(looks, len(images))).astype(int)).tolist():
-        planes = read_planes(images, index, preprocessing)
-        if not isinstance(planes, Failure):
-            narrow = Layout(1, preprocessing.image_size, True)
-            layout = (layout or narrow).widened(planes)
-    return layout or Layout(preprocessing.channels, preprocessing.image_size, False)
 
 
 def fill_memory(
@@ -253,28 +121,6 @@ def open_disk(key: str) -> tuple[DiskStorage, npt.NDArray[np.int64], tuple[Failu
         return DiskStorage(layout, path), kept.astype(np.int64), failures
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def verify(
-    images: ImageSource, *, threads: int = 1, progress: Progress | None = None
-) -> tuple[npt.NDArray[np.int64], tuple[Failure, ...]]:
-    """Decode everything and keep nothing: the positions of readable images, and every failure."""
-
-    def read(index: int) -> Planes | Failure:
-        try:
-            images.read(index)
-        except UnreadableImage as problem:
-            return Failure(str(problem.path), str(problem.reason))
-        return np.empty(0, dtype=np.uint8)
-
-    results = _in_order(read, len(images), threads, progress)
-    good, failures = [], []
-    for index, result in enumerate(results):
-        if isinstance(result, Failure):
-            failures.append(result)
-        else:
-            good.append(index)
-    return np.asarray(good, dtype=np.int64), tuple(failures)
 
 
 def cache_key(images: ImageSource, preprocessing: Preprocessing) -> str:
@@ -379,7 +225,7 @@ def _fill(
 ) -> tuple[npt.NDArray[np.int64], tuple[Failure, ...]]:
     kept: list[int] = []
     failures: list[Failure] = []
-    results = _in_order(lambda index: read_planes(images, index, preprocessing), len(images), threads, progress)
+    results = in_order(lambda index: read_planes(images, index, preprocessing), len(images), threads, progress)
     for index, planes in enumerate(results):
         if isinstance(planes, Failure):
             failures.append(planes)
@@ -389,41 +235,6 @@ def _fill(
         sink.append(sink.layout.convert(planes))
         kept.append(index)
     return np.asarray(kept, dtype=np.int64), tuple(failures)
-
-
-def _in_order(
-    read: Callable[[int], Planes | Failure], count: int, threads: int, progress: Progress | None
-) -> Iterator[Planes | Failure]:
-    """Results of `read(0..count-1)` in order; a few are under way at a time, so memory stays flat."""
-    done = 0
-
-    def tell() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, count)
-
-    if threads <= 1:
-        for index in range(count):
-            yield read(index)
-            tell()
-        return
-    # Each decoding thread would start torch's own pool of threads for every resize; one each is what the cores allow.
-    intra_op = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=torch.set_num_threads, initargs=(1,))
-    waiting: deque[Future[Planes | Failure]] = deque()
-    try:
-        for index in range(count):
-            waiting.append(pool.submit(read, index))
-            if len(waiting) >= 4 * threads:
-                yield waiting.popleft().result()
-                tell()
-        while waiting:
-            yield waiting.popleft().result()
-            tell()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(intra_op)
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

@@ -15,17 +15,16 @@ import torch
 
 from medcli.data.batches import open_batches
 from medcli.data.cache import (
-    Layout,
     available_memory,
     cache_directory,
     cache_key,
     fill_disk,
     fill_memory,
     open_disk,
-    probe_layout,
 )
 from medcli.data.dataset import Picture, Preprocessing, Samples
 from medcli.data.decode import UnreadableImage
+from medcli.data.storage import Layout, probe_layout
 from medcli.errors import RunFailure
 
 PREPROCESSING = Preprocessing(8, 1, (0.5,), (0.25,))
