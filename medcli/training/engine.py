@@ -261,7 +261,12 @@ class RunJournal:
             self.prepared.parts.network,
             plan.spec,
             plan.preprocessing,
-            {"epoch": position.best.epoch, "monitor": position.best.monitor, "value": position.best.value},
+            {
+                "epoch": position.best.epoch,
+                "monitor": position.best.monitor,
+                # A validation split without one of the classes has no AUC; JSON has no NaN.
+                "value": None if math.isnan(position.best.value) else position.best.value,
+            },
         )
 
     def epoch_done(self, row: dict[str, Any]) -> None:
