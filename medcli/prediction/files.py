@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from medcli.data.cache import Failure, read_planes
 from medcli.data.dataset import ImageSource
 from medcli.data.resize import normalise
 from medcli.data.sources.files import FileImages, find_images
 from medcli.data.sources.npz import npz_cases
+from medcli.data.storage import Failure, read_planes
 from medcli.errors import RunFailure, UsageProblem
 from medcli.models.build import LoadedModel
 from medcli.models.device import autocast, choose_precision
