@@ -182,7 +182,7 @@ def _multioutput(columns: Sequence[LabelColumn], where: Callable[[int], str], ru
         )
         labels[:, position] = np.maximum(codes, ABSENT)
         bad.extend(column_bad)
-    keep = (labels >= 0).any(axis=1)
+    keep: npt.NDArray[np.bool_] = np.any(labels >= 0, axis=1)
     keep[[problem.row for problem in bad]] = False
     ignored = int((labels < 0).sum())
     notes = [f"{ignored} of {labels.size} labels are empty or ignored and never reach the loss"] if ignored else []
@@ -211,7 +211,7 @@ def _multilabel(columns: Sequence[LabelColumn], where: Callable[[int], str], rul
             f"{_listed(rules.expected.class_names)}",
             code="other-target",
         )
-    keep = ~np.isnan(labels).all(axis=1)
+    keep: npt.NDArray[np.bool_] = np.any(~np.isnan(labels), axis=1)
     keep[[problem.row for problem in bad]] = False
     notes = []
     missing = int(np.isnan(labels).sum()) - uncertain
@@ -289,8 +289,8 @@ def _classes(
     table = {text: index.get(name, ABSENT) for text, name in meaning.items()}
     codes = np.array([table.get(text, BAD if text in reasons else ABSENT) for text in texts], dtype=np.int64)
     bad = tuple(
-        BadLabel(int(row), where(int(row)), f"label `{column.cells[row]}` in `{column.name}` {reasons[texts[row]]}")
-        for row in np.flatnonzero(codes == BAD)
+        BadLabel(row, where(row), f"label `{column.cells[row]}` in `{column.name}` {reasons[texts[row]]}")
+        for row in np.flatnonzero(codes == BAD).tolist()
     )
     return classes, codes, bad
 
@@ -385,7 +385,7 @@ def _left_out(keep: npt.NDArray[np.bool_], bad: Sequence[BadLabel]) -> list[str]
 
 def _checked(task: str | None) -> Task:
     assert task in TASKS
-    return task  # type: ignore[return-value]
+    return task
 
 
 def _listed(names: Any, most: int = 12) -> str:

@@ -20,7 +20,7 @@ MAX_SIDE = 1024
 def grey8(picture: Picture) -> npt.NDArray[np.uint8]:
     """uint8 [H, W] or [H, W, 3]: the declared range brought to 0..255, nothing stretched."""
     values = (np.asarray(picture.pixels, dtype=np.float32) - picture.low) / (picture.high - picture.low)
-    return np.rint(np.clip(values, 0.0, 1.0) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(values, 0.0, 1.0) * 255), dtype=np.uint8)
 
 
 def as_text(picture: Picture, width: int = 56, shades: str = BLOCKS) -> str:
