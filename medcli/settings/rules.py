@@ -152,10 +152,13 @@ def _normalisation(now: Situation) -> Iterator[Complaint]:
         return
     if len({len(mean), len(std)} - {1}) > 1:
         yield f"`--mean` has {len(mean)} values and `--std` {len(std)}", ("mean", "std"), "give one, or one per channel"
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) not in (0, 1, 3) or (len(values) == 3 and channels == 1):
-            allowed = {1: "one value", 3: "one value or three"}.get(channels or 3, "one value or one per channel")
-            yield f"`--{name}` takes {allowed}, not {len(values)}", (name,), None
+        return
+    allowed = (0, 1) if channels == 1 else (0, 1, 3)
+    wrong = tuple(name for name, values in (("mean", mean), ("std", std)) if len(values) not in allowed)
+    if wrong:
+        flags, count = " and ".join(f"`--{name}`" for name in wrong), len(now.values[wrong[0]])
+        counts = "one value" if channels == 1 else "one value or three"
+        yield f"{flags} {'takes' if len(wrong) == 1 else 'take'} {counts}, not {count}", wrong, None
 
 
 def _window(now: Situation) -> Iterator[Complaint]:

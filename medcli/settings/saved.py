@@ -57,10 +57,7 @@ def _kept(command: str) -> dict[str, Field]:
 
 
 def render_saved(resolved: Resolved, *, version: str, cwd: Path | None = None) -> str:
-    """The text of `config.toml`. Paths that exist are written absolute, so that the run can be resumed from anywhere.
-
-    Raises `UsageProblem` for a value that is not text (an undecodable file name).
-    """
+    """The text of `config.toml`. Paths that exist are written absolute, so the run can be resumed from anywhere."""
     base = Path.cwd() if cwd is None else cwd
     table = COMMANDS[resolved.command].table
     lines = [
@@ -90,7 +87,9 @@ def render_saved(resolved: Resolved, *, version: str, cwd: Path | None = None) -
     for name in _kept(resolved.command):
         origin = resolved.origin(name)
         if origin.layer != "default":
-            lines.append(_assign(name, [origin.layer, origin.where]))
+            # A place may be a file whose name is no text; no value can be.
+            where = origin.where.encode("utf-8", "backslashreplace").decode("utf-8")
+            lines.append(_assign(name, [origin.layer, where]))
     return "\n".join(lines) + "\n"
 
 
@@ -137,25 +136,20 @@ def _anchored(value: Any, base: Path) -> Any:
     if not equals or "/" in name or (base / value).exists():
         name, equals, path = "", "", value
     found = base / path
-    return f"{name}{equals}{found.resolve()}" if path and found.exists() else value
+    if not path or not found.exists():
+        return value
+    absolute = f"{name}{equals}{found.resolve()}"
+    # A folder above may have a name that is no text, which TOML cannot hold.
+    return absolute if absolute.encode("utf-8", "replace").decode("utf-8") == absolute else value
 
 
 def _assign(key: str, value: Any) -> str:
     import tomli_w
 
-    try:
-        if isinstance(value, list | tuple):
-            items = ", ".join(_assign("item", item).removeprefix("item = ") for item in value)
-            return f"{_key(key)} = [{items}]"
-        text = tomli_w.dumps({key: value})
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise UsageProblem(
-            f"`{key}` holds a name that is not valid text, so it cannot be recorded",
-            hint="rename the file or folder",
-            code="undecodable-name",
-        ) from None
-    return text.removesuffix("\n")
+    if isinstance(value, list | tuple):
+        items = ", ".join(_assign("item", item).removeprefix("item = ") for item in value)
+        return f"{_key(key)} = [{items}]"
+    return tomli_w.dumps({key: value}).removesuffix("\n")
 
 
 def _key(name: str) -> str:

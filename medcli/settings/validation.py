@@ -74,14 +74,28 @@ def check_layer(layer: Layer) -> dict[str, MedcliError]:
         _settings(Layer(layer.name, known))
     except ValidationError as error:
         return {
-            name: UsageProblem(
-                f"`{name}` must be {expected(all_fields()[name])}, not {_shown(known[name])}",
-                where=str(layer.origin(name)),
-                code="bad-value",
-            )
+            name: _problem(all_fields()[name], known[name], str(layer.origin(name)))
             for name in dict.fromkeys(str(item["loc"][0]) for item in error.errors(include_url=False))
         }
     return {}
+
+
+def _problem(field: Field, value: Any, where: str) -> UsageProblem:
+    shown = _shown(value)
+    if field.base is str and not field.choices and _undecodable(shown):
+        escaped = shown.encode("utf-8", "backslashreplace").decode("utf-8")
+        return UsageProblem(
+            f"{escaped} for `{field.name}` is not valid text",
+            where=where,
+            hint="rename the file or folder",
+            code="undecodable-name",
+        )
+    return UsageProblem(f"`{field.name}` must be {expected(field)}, not {shown}", where=where, code="bad-value")
+
+
+def _undecodable(text: str) -> bool:
+    """Whether the text holds bytes that the system could not decode; Python keeps them as lone surrogates."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def expected(field: Field) -> str:

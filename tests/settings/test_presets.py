@@ -1,0 +1,43 @@
+"""Presets are data that says where it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medcli.errors import UsageProblem
+from medcli.settings.fields import all_fields
+from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings, TrainingSettings
+from medcli.settings.presets import find_preset, preset_layer, presets
+from medcli.settings.resolve import resolve
+from medcli.settings.validation import check_layer
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_resolves_and_names_its_source(name: str, tmp_path: Path) -> None:
+    preset = find_preset(name)
+    assert preset.summary
+    assert preset.source
+    assert set(preset.settings) <= set(all_fields())
+    assert not check_layer(preset_layer(name))
+    resolved = resolve("train", {"preset": name}, environ={"HOME": "/nowhere"}, cwd=tmp_path)
+    assert {origin.layer for key, origin in resolved.origins.items() if key in preset.settings} == {"preset"}
+
+
+def test_the_official_medmnist_recipe(tmp_path: Path) -> None:
+    resolved = resolve("train", {"preset": "medmnist-official-28"}, environ={"HOME": "/nowhere"}, cwd=tmp_path)
+    training, data = resolved.group(TrainingSettings), resolved.group(DataSettings)
+    assert (training.optimizer, training.lr, training.weight_decay, training.epochs) == ("adam", 1e-3, 0.0, 100)
+    assert (training.scheduler, training.step_at, training.step_gamma) == ("step", (0.5, 0.75), 0.1)
+    assert (training.warmup_epochs, training.patience, training.clip_grad) == (0, 0, 0)
+    assert (training.augment, training.flip, training.monitor) == ("none", "none", "auc")
+    assert (data.image_size, data.mean, data.std) == (28, (0.5,), (0.5,))
+    assert resolved.group(ComputeSettings).batch_size == 128
+    assert resolved.group(ModelSettings).arch_opt == ("stem=small",)
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(UsageProblem) as caught:
+        find_preset("medmnist-oficial-28")
+    assert caught.value.hint == "did you mean `medmnist-official-28`?"
