@@ -270,7 +270,8 @@ def _check_size(name: str, plan: _Plan, size: int, in_channels: int) -> None:
     """Refuse a size that the network cannot represent, naming the nearest that it can."""
     step = _patch(plan.sample)
     works = partial(_represents, plan, step, in_channels)
-    if works(size):
+    its_own = size == _native_input(plan.sample).image_size and size % step == 0
+    if its_own or works(size):
         return
     multiples = sorted(
         {size // step * step + offset * step for offset in range(-_SIZE_TRIES, _SIZE_TRIES + 1)},

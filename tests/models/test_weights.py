@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections import OrderedDict
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -56,8 +57,7 @@ WRAPPED = {
 }
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".pth.tar"])
-@pytest.mark.parametrize("wrapping", WRAPPED)
+@pytest.mark.parametrize(("wrapping", "suffix"), zip(WRAPPED, cycle([".pth", ".pt", ".bin", ".pth.tar"]), strict=False))
 def test_files_of_training_scripts_are_unwrapped(wrapping, suffix, tmp_path):
     network = trained()
     backbone = load(stored(tmp_path / f"w{suffix}", WRAPPED[wrapping](network.state_dict())))
