@@ -100,7 +100,10 @@ def summarise(run: RunDirectory) -> Summary:
         rows = [row for row in read_metrics(run) if isinstance(row.get("epoch"), int)]
         architecture = _architecture(run)
     except MedcliError as problem:
-        return Summary(run.path, "broken", problem=problem.message)
+        place = f" ({problem.where})" if problem.where else ""
+        return Summary(run.path, "broken", problem=problem.message + place)
+    except OSError as error:
+        return Summary(run.path, "broken", problem=f"cannot be read: {(error.strerror or str(error)).lower()}")
     best = status.best
     value = best.get("value")
     # While a run is going on, its status tells its beginning and its figures tell the present.

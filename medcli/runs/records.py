@@ -103,8 +103,13 @@ def append_metrics(run: RunDirectory, row: Mapping[str, Any]) -> None:
     finite = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
     }
-    with writing(run.metrics_file), run.metrics_file.open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps(finite) + "\n")
+    with writing(run.metrics_file), run.metrics_file.open("a+b") as handle:
+        # A process that ended in the middle of a line must not spoil the next one.
+        handle.seek(0)
+        written = handle.read()
+        if not written.endswith(b"\n"):
+            handle.truncate(written.rfind(b"\n") + 1)
+        handle.write(json.dumps(finite).encode() + b"\n")
 
 
 def read_metrics(run: RunDirectory) -> list[dict[str, Any]]:
@@ -116,7 +121,7 @@ def read_metrics(run: RunDirectory) -> list[dict[str, Any]]:
     if not run.metrics_file.is_file():
         return []
     rows: list[dict[str, Any]] = []
-    lines = run.metrics_file.read_text(encoding="utf-8").split("\n")
+    lines = run.metrics_file.read_text(encoding="utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

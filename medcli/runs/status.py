@@ -52,6 +52,9 @@ class Status:
     error: str = ""
 
 
+_TYPES = {"command": str, "started": str, "updated": str, "epoch": int, "epochs": int, "best": dict, "error": str}
+
+
 def write_status(run: RunDirectory, status: Status) -> None:
     """Replace the status."""
     replace_text(run.status_file, json.dumps({"schema": SCHEMA, **asdict(status)}, indent=2) + "\n")
@@ -68,6 +71,9 @@ def read_status(run: RunDirectory) -> Status:
         if document.pop("schema") != SCHEMA or document["state"] not in STATES:
             raise ValueError("another format")
         status = Status(**document)
+        for name, kind in _TYPES.items():
+            if not isinstance(getattr(status, name), kind):
+                raise ValueError(f"`{name}` has another type")
     except FileNotFoundError:
         raise UsageProblem(
             f"`{run.path}` has no `status.json`: its start did not finish",
@@ -136,14 +142,15 @@ class _Owner:
 def _owner(run: RunDirectory) -> _Owner | None:
     """The living process that holds the lock. A lock of another host counts as living: it cannot be asked."""
     try:
-        owner = _Owner(**json.loads((run.path / "lock").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        document = json.loads((run.path / "lock").read_text(encoding="utf-8"))
+        owner = _Owner(int(document["pid"]), str(document["host"]), str(document.get("began", "")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     if owner.host != socket.gethostname():
         return owner
     try:
         os.kill(owner.pid, 0)
-    except (ProcessLookupError, OverflowError, TypeError):
+    except (ProcessLookupError, OverflowError):
         return None
     except PermissionError:
         pass

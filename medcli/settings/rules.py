@@ -101,7 +101,6 @@ def _exclusive(first: str, second: str, why: str) -> Check:
 _ONLY_WITH = (
     ("extend", "resume", "name the run to go on with: `--resume RUN`"),
     ("accept_data_change", "resume", "name the run to go on with: `--resume RUN`"),
-    ("overwrite", "out", "name what may be replaced: `--out PATH`"),
 )
 """A setting, another that it needs, and what to do."""
 
@@ -113,6 +112,12 @@ def _only_with(setting: str, needed: str, hint: str) -> Check:
             yield f"`{one}` needs `{other}`", (setting,), hint
 
     return check
+
+
+def _overwrite_what(now: Situation) -> Iterator[Complaint]:
+    # `evaluate` writes to either of two places; other commands have no `save_predictions`.
+    if now.values["overwrite"] and not now.values["out"] and not now.values.get("save_predictions"):
+        yield "`--overwrite` needs `--out`", ("overwrite",), "name what may be replaced: `--out PATH`"
 
 
 def _resume_stays(now: Situation) -> Iterator[Complaint]:
@@ -272,6 +277,7 @@ _RULES: tuple[tuple[tuple[str, ...], Check], ...] = (
     *((needs[:2], _inert(*needs)) for needs in _NEEDS),
     *((pair[:2], _exclusive(*pair)) for pair in _EXCLUSIVE),
     *((pair[:2], _only_with(*pair)) for pair in _ONLY_WITH),
+    (("overwrite", "out"), _overwrite_what),
     (("resume", "out"), _resume_stays),
     (("split",), _shares),
     (("split", "split_column"), _one_split),

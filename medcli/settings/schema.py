@@ -82,6 +82,7 @@ def commented_file() -> Iterator[str]:
     yield "# [data.NAME]"
     yield '# path = "labels.csv"'
     yield '# image_dir = "images"'
+    yield "# Beside such tables `data` itself goes below `[train]`, `[evaluate]`, …, because TOML names a thing once."
 
 
 def _default_line(name: str, setting: Field) -> str:

@@ -80,7 +80,9 @@ def parse_toml(text: str, shown: str) -> Document:
         raise UsageProblem(
             f"the file is not valid TOML: {_lower_first(error.msg)}",
             where=f"{shown}:{error.lineno}:{error.colno}",
-            hint="put texts in quotes and close every bracket",
+            hint="each name may stand once; beside `[data.NAME]` tables, `data = …` goes below `[train]`"
+            if "overwrite" in error.msg or "twice" in error.msg
+            else "put texts in quotes and close every bracket",
             code="broken-toml",
         ) from None
     return Document(shown, values, text)
