@@ -57,7 +57,9 @@ WRAPPED = {
 }
 
 
-@pytest.mark.parametrize(("wrapping", "suffix"), zip(WRAPPED, cycle([".pth", ".pt", ".bin", ".pth.tar"]), strict=False))
+@pytest.mark.parametrize(
+    ("wrapping", "suffix"), list(zip(WRAPPED, cycle([".pth", ".pt", ".bin", ".pth.tar"]), strict=False))
+)
 def test_files_of_training_scripts_are_unwrapped(wrapping, suffix, tmp_path):
     network = trained()
     backbone = load(stored(tmp_path / f"w{suffix}", WRAPPED[wrapping](network.state_dict())))
