@@ -62,7 +62,8 @@ def test_show_refuses_what_makes_no_sense(run_cli: RunCli, words: tuple[str, ...
 
 def test_check_finds_everything_at_once(run_cli: RunCli, here: Path) -> None:
     (here / "medcli.toml").write_text(
-        'architecture = "resnt18"\nepoch = 3\n[train]\ndata = "absent.npz"\n[evaluate]\nbins = 0\n[data.a]\npath = "absent"\n'
+        'architecture = "resnt18"\nepoch = 3\n[train]\ndata = "absent.npz"\n[evaluate]\nbins = 0\n'
+        '[data.a]\npath = "absent"\n'
     )
     outcome = run_cli("config", "check", env={"MEDCLI_LR": "fast"}, in_process=True)
     assert outcome.code == 2
