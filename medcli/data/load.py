@@ -59,7 +59,8 @@ def load_data(
     Args:
         settings: what to read and how.
         data_tables: `[data.NAME]` tables of configuration files.
-        target: read the labels as this target, for a model that exists already.
+        target: read the labels as this target, for a model that exists already. Then nothing is drawn: a set without
+            splits is one test split.
         lenient: leave impossible labels out and list them in `extra["impossible"]` as (id, where, reason).
 
     Raises:
@@ -179,7 +180,7 @@ def _load(one: Named, target: Target | None, lenient: bool) -> DataSet:
     if labelled.bad and not lenient:
         raise _impossible(labelled.bad)
     cases = _with_patients(cases, one.settings)
-    dataset = _dataset(one, cases, labelled)
+    dataset = _dataset(one, cases, labelled, drawing=target is None)
     if target is None and not lenient:
         _refuse_one_class(dataset)
     return _limited(dataset, one.settings)
@@ -281,7 +282,7 @@ def _with_patients(cases: Cases, settings: DataSettings) -> Cases:
     return replace(cases, patients=np.array([match[1] for match in found if match], dtype=np.str_))
 
 
-def _dataset(one: Named, cases: Cases, labelled: Labelled) -> DataSet:
+def _dataset(one: Named, cases: Cases, labelled: Labelled, *, drawing: bool) -> DataSet:
     settings = one.settings
     rows = np.flatnonzero(labelled.keep)
     if not len(rows):
@@ -295,13 +296,15 @@ def _dataset(one: Named, cases: Cases, labelled: Labelled) -> DataSet:
             f"positive class: `{labelled.target.class_names[number]}`, label {number} of this set "
             "(`--positive-class` chooses the other)"
         )
-    made = cases.splits is None
-    if cases.splits is None:
+    made = drawing and cases.splits is None
+    if cases.splits is None and not drawing:
+        splits = np.full(len(rows), "test")
+    elif cases.splits is None:
         splits = make_splits(labels, labelled.target, patients, settings.split, settings.split_seed)
         notes.append(_made_note(splits, patients, settings))
     else:
         splits = cases.splits[rows].astype("<U5")
-        if "val" not in splits and "train" in splits:
+        if drawing and "val" not in splits and "train" in splits:
             made = True
             train = np.flatnonzero(splits == "train")
             own = None if patients is None else patients[train]
@@ -327,8 +330,7 @@ def _dataset(one: Named, cases: Cases, labelled: Labelled) -> DataSet:
         extra={
             **cases.extra,
             "impossible": tuple((cases.ids[bad.row], bad.where, bad.reason) for bad in labelled.bad),
-            # An evaluation of foreign data takes a set whole unless the set itself says what its test cases are.
-            "drawn_splits": ("train", "val", "test") if cases.splits is None else ("val",) if made else (),
+            "own_splits": cases.splits is not None,
         },
     )
 

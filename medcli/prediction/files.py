@@ -185,7 +185,8 @@ def _decoded(
 
 
 def _as_tensor(planes: npt.NDArray[Any], channels: int) -> torch.Tensor:
-    values = torch.from_numpy(planes)
-    if values.dtype == torch.uint8:
-        values = values.to(torch.float32) / 255
+    # A copy, because decoders may hand over memory that must not be written to.
+    values = torch.from_numpy(planes.astype(np.float32))
+    if planes.dtype == np.uint8:
+        values /= 255
     return values.expand(channels, -1, -1)

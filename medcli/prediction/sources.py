@@ -53,27 +53,42 @@ def stored_predictions(run: RunDirectory) -> Predictions:
     )
 
 
-def choose_cases(dataset: DataSet, internal: npt.NDArray[np.str_] | None) -> Chosen:
+def choose_cases(dataset: DataSet, internal: Predictions | None) -> Chosen:
     """The cases that this model has not learned from, as far as the data says.
 
     The test split that the set itself has, or its val split. A set without any is external and taken whole, unless it
-    holds every test case of the run: then it is the run's own data, and just those cases are taken.
+    holds test cases of the run under the same names with the same labels: then it is the run's own data, and just
+    those cases are taken.
 
     Args:
-        dataset: with its splits.
-        internal: identifiers of the run's stored test cases, or None.
+        dataset: loaded for the run's target, so that nothing was drawn.
+        internal: the run's stored test predictions, or None.
     """
-    drawn = dataset.extra.get("drawn_splits", ())
-    for split in ("test", "val"):
-        if split in dataset.splits and split not in drawn:
-            return Chosen(dataset.splits[split], split)
+    if dataset.extra.get("own_splits", True):
+        for split in ("test", "val"):
+            if split in dataset.splits:
+                return Chosen(dataset.splits[split], split)
     name = dataset.name
     whole = _whole(tuple(dataset.splits.values()))
-    own = np.isin(whole.ids, [] if internal is None else internal)
-    if internal is not None and len(internal) and int(own.sum()) == len(internal):
-        note = f"`{name}` holds the run's own test cases: only those {len(internal)} are judged"
-        return Chosen(take(whole, np.flatnonzero(own)), "test", note)
+    own = _shared_rows(whole, internal)
+    if len(own):
+        note = f"`{name}` holds the run's own test cases: only those {len(own)} are judged"
+        return Chosen(take(whole, own), "test", note)
     return Chosen(whole, "", f"`{name}` has no test cases of its own: all {len(whole)} cases are judged")
+
+
+def _shared_rows(whole: Samples, internal: Predictions | None) -> npt.NDArray[np.int64]:
+    """Rows of the cases that the run stored too; none where a name is shared but its labels differ.
+
+    Names such as `0001.png` occur everywhere; only with the labels do they say that two sets are one.
+    """
+    nothing = np.zeros(0, dtype=np.int64)
+    if internal is None:
+        return nothing
+    _, rows, theirs = np.intersect1d(whole.ids, internal.ids, return_indices=True)
+    ours, labels = whole.labels[rows], internal.labels[theirs]
+    same = np.array_equal(ours, labels, equal_nan=ours.dtype.kind == "f")
+    return np.sort(rows).astype(np.int64) if same else nothing
 
 
 def refuse_other_classes(dataset: DataSet, target: Target, class_names: tuple[str, ...]) -> None:

@@ -116,7 +116,8 @@ _TABLE: tuple[CommandSettings, ...] = (
     CommandSettings(
         "evaluate",
         (
-            Part(DataSettings, without=FIXED_BY_RUN),
+            # Nothing is drawn for a model that exists: a set without splits is judged whole.
+            Part(DataSettings, without=(*FIXED_BY_RUN, "split")),
             Part(ComputeSettings),
             Part(EvaluationSettings),
             Part(ForeignSettings),

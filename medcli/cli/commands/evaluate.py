@@ -186,9 +186,9 @@ def _predict_sets(source: str, resolved: Resolved, output: Output) -> tuple[Pred
     run = open_run(source)
     stored = run.predictions("test")
     internal = load_predictions(stored) if stored.is_file() else None
-    known = None if internal is None else internal.ids
     if internal is None:
         output.note("note: the run has no stored test predictions, so there is no gap to show")
+    before = internal
     loaded = load_model(run.model_file)
     settings = resolved.group(DataSettings)
     if resolved.origin("window").layer == "default":
@@ -196,7 +196,9 @@ def _predict_sets(source: str, resolved: Resolved, output: Output) -> tuple[Pred
     found: list[Predictions] = []
     for dataset in load_data(settings, data_tables=resolved.data_tables, target=loaded.spec.target):
         refuse_other_classes(dataset, loaded.spec.target, settings.class_names)
-        chosen = choose_cases(dataset, known)
+        for note in dataset.notes:
+            output.note(f"note: {dataset.name}: {note}")
+        chosen = choose_cases(dataset, before)
         if chosen.note:
             output.note(f"note: {chosen.note}")
         progress = output.progress(f"images of {dataset.name} read", len(chosen.samples))
