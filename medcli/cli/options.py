@@ -37,8 +37,8 @@ __all__ = [
     "OptionalFolder",
     "OptionalSynthetic",
     "Positional",
-    "PredictionsOrModel",
     "RunArgument",
+    "RunOrPredictions",
     "RunsArgument",
     "is_set",
 ]
@@ -111,12 +111,12 @@ OptionalArchitecture = Annotated[
 ArchitectureOrRun = Annotated[str, Positional("ARCH|RUN", "architecture or run directory", "architecture|run")]
 RunArgument = Annotated[str, Positional("RUN", "run directory", "run")]
 RunsArgument = Annotated[tuple[str, ...], Positional("RUN", "run directories", "run", required=True)]
-PredictionsOrModel = Annotated[
+RunOrPredictions = Annotated[
     str,
     Positional(
-        "RUN|PREDICTIONS|ARCH",
-        "run directory, predictions file (.npz, or .csv of any tool), or architecture with `--weights`",
-        "run|architecture|path",
+        "RUN|PREDICTIONS",
+        "run directory, or predictions file (.npz of ours, table of any tool)",
+        "run|path",
     ),
 ]
 InputsArgument = Annotated[

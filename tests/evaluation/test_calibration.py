@@ -95,6 +95,19 @@ def test_equal_mass_bins_without_ties_are_those_of_array_split() -> None:
         np.testing.assert_array_equal(np.sort(values[index == number]), part)
 
 
+def test_an_example_worked_out_by_hand() -> None:
+    confidence = np.array([0.1, 0.3, 0.5, 0.6, 0.8, 0.9])
+    event = np.array([False, True, False, True, True, False])
+    table = reliability(confidence, event, 2)
+    # Lower bin: mean 0.3 against 1/3; upper bin: mean 23/30 against 2/3.
+    assert table.count.tolist() == [3, 3]
+    np.testing.assert_allclose(table.gaps, [1 / 30, 1 / 10])
+    assert table.ece == pytest.approx(1 / 15)
+    assert table.average == pytest.approx(1 / 15)
+    assert table.largest() == pytest.approx(1 / 10)
+    assert np.isnan(table.largest(minimum=4))
+
+
 def test_one_sided_bins_give_the_plain_difference() -> None:
     confidence = np.linspace(0.6, 0.99, 40)
     event = np.arange(40) % 3 == 0

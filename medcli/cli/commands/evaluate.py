@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medcli.cli.options import Flags, PredictionsOrModel
+from medcli.cli.options import Flags, RunOrPredictions
 from medcli.cli.output import Output
 from medcli.errors import ExitCode, UsageProblem
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
-def evaluate(source: PredictionsOrModel, flags: Flags) -> ExitCode | None:
+def evaluate(source: RunOrPredictions, flags: Flags) -> ExitCode | None:
     """Measure a run, stored predictions, or the predictions of another tool.
 
     A run without `--data` is measured on the predictions it stored (test, else val). With `--data`, once or several
