@@ -240,7 +240,6 @@ class TrainingSettings:
             "RUN",
             flag_only=True,
             completes="run",
-            safe_on_resume=True,
         ),
     ] = None
     extend: Annotated[
@@ -251,7 +250,6 @@ class TrainingSettings:
             "N",
             minimum=1,
             flag_only=True,
-            safe_on_resume=True,
         ),
     ] = None
     init_from: Annotated[str | None, Option("start from the best weights of this run", RUN, "RUN", completes="run")] = (
@@ -263,7 +261,6 @@ class TrainingSettings:
             "with --resume: go on although the data has changed, and record it",
             RUN,
             flag_only=True,
-            safe_on_resume=True,
         ),
     ] = False
     overfit_batch: Annotated[

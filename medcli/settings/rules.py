@@ -31,7 +31,8 @@ class Situation:
 
     def typed(self, name: str) -> bool:
         """Whether the user asked for this value, rather than a default, a recipe, a preset or a saved run."""
-        return name not in self.saved and self.origins[name].layer not in ("default", "recipe", "preset")
+        layer = self.origins[name].layer
+        return layer in ("variable", "flag") or (layer.endswith("file") and name not in self.saved)
 
     def where(self, *names: str) -> str:
         """The origins of some settings, for a message."""

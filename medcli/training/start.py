@@ -15,6 +15,7 @@ from medcli.registry.discovery import Registry, discover, find
 from medcli.runs.directory import RunDirectory, open_run
 from medcli.runs.records import read_config, read_data
 from medcli.runs.status import Status, read_status
+from medcli.settings.fields import all_fields
 from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings, OutputSettings, TrainingSettings
 from medcli.settings.layers import Layer
 from medcli.settings.resolve import Resolved, resolve
@@ -22,7 +23,7 @@ from medcli.training.plan import Plan, plan_training
 
 __all__ = ["MAY_CHANGE", "Start", "continued", "fresh"]
 
-MAY_CHANGE = frozenset({"device", "workers", "cache", "cache_limit", "checkpoint_every"})
+MAY_CHANGE = frozenset(name for name, field in all_fields().items() if field.option.safe_on_resume)
 """Settings that a continued run may change: they decide where it runs and what is kept, not what is learnt."""
 
 SPEECH = frozenset(OutputSettings.__dataclass_fields__) | {"resume", "extend", "accept_data_change"}

@@ -117,6 +117,14 @@ def test_a_file_may_hold_what_another_layer_makes_idle(tmp_path: Path) -> None:
     assert caught.value.where == "medcli.toml:1"
 
 
+def test_a_flag_beside_a_saved_run_is_judged(tmp_path: Path) -> None:
+    (tmp_path / "saved.toml").write_text('focal_gamma = 3.0\nloss = "ce"\n[origins]\n')
+    given: dict[str, Any] = {"config": "saved.toml"}
+    assert resolve("train", given, environ=NOBODY, cwd=tmp_path).values["focal_gamma"] == 3
+    with pytest.raises(UsageProblem, match="acts only with"):
+        resolve("train", {**given, "focal_gamma": 1.0}, environ=NOBODY, cwd=tmp_path)
+
+
 def test_a_rule_is_silent_where_one_of_its_values_is_wrong_already() -> None:
     assert complaint({"mean": ("x",), "std": (0.5,)}).startswith("`mean` must be a list")
 
