@@ -185,7 +185,7 @@ def evaluate(predictions: Predictions, settings: EvaluationSettings | None = Non
             code="no-labels",
         )
     task = kept.target.task
-    clusters = clusters_of(kept.patients, len(kept), None if kept.labels.ndim == 2 else kept.labels)
+    clusters = clusters_of(kept.patients, len(kept))
     if task == "multilabel":
         result = _evaluate_labels(kept, clusters, settings, seed)
     elif task == "multioutput":

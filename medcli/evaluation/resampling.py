@@ -32,61 +32,49 @@ class Clusters:
     Args:
         index: int64 [n], the patient of each case, 0..count-1.
         count: number of patients.
-        strata: int64 [count], patients are redrawn within their stratum.
         known: whether patients were given; otherwise each case is its own.
     """
 
     index: npt.NDArray[np.int64]
     count: int
-    strata: npt.NDArray[np.int64]
     known: bool
 
 
-def clusters_of(patients: npt.NDArray[np.str_] | None, n: int, labels: npt.NDArray[Any] | None = None) -> Clusters:
+def clusters_of(patients: npt.NDArray[np.str_] | None, n: int) -> Clusters:
     """Patients of n cases; a case without a patient is one of its own.
 
     Args:
         patients: str [n], `""` where unknown, or None.
         n: number of cases.
-        labels: int [n], all known; given, patients are stratified by their most frequent label (the lowest among
-            equals), so that resamples keep the classes.
     """
     if patients is None:
-        index, count = np.arange(n, dtype=np.int64), n
-    else:
-        names, inverse = np.unique(patients, return_inverse=True)
-        index = inverse.reshape(-1).astype(np.int64)
-        count = len(names)
-        if count and names[0] == "":
-            alone = np.flatnonzero(patients == "")
-            index[alone] = count + np.arange(len(alone))
-            index -= 1
-            count = count - 1 + len(alone)
-    strata = np.zeros(count, dtype=np.int64)
-    if labels is not None and n:
-        classes = int(labels.max()) + 1
-        table = sparse.csr_matrix((np.ones(n), (index, labels.astype(np.int64))), shape=(count, classes))
-        strata = np.asarray(table.argmax(axis=1)).reshape(-1).astype(np.int64)
-    return Clusters(index, count, strata, patients is not None)
+        return Clusters(np.arange(n, dtype=np.int64), n, False)
+    names, inverse = np.unique(patients, return_inverse=True)
+    index = inverse.reshape(-1).astype(np.int64)
+    count = len(names)
+    if count and names[0] == "":
+        alone = np.flatnonzero(patients == "")
+        index[alone] = count + np.arange(len(alone))
+        index -= 1
+        count = count - 1 + len(alone)
+    return Clusters(index, count, True)
 
 
 def resample_weights(clusters: Clusters, resamples: int, seed: int) -> Iterator[Floats]:
     """Blocks [patients, r] of how often each patient was drawn; r adds up to `resamples`.
 
-    The same data and seed give the same weights.
+    As many patients as there are, with replacement and without strata: strata by class would hold the mix of classes
+    fixed and make accuracy look more certain than it is. The same patients and seed give the same weights.
     """
     generator = np.random.default_rng(seed)
-    members = [np.flatnonzero(clusters.strata == stratum) for stratum in np.unique(clusters.strata)]
-    block = max(1, min(256, _BUDGET // max(1, clusters.count)))
+    count = clusters.count
+    block = max(1, min(256, _BUDGET // max(1, count)))
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
-        weights = np.zeros((clusters.count, size))
-        for patients in members:
-            drawn = generator.integers(0, len(patients), size=(size, len(patients)))
-            drawn += (np.arange(size) * len(patients))[:, None]
-            counts = np.bincount(drawn.reshape(-1), minlength=size * len(patients))
-            weights[patients] = counts.reshape(size, len(patients)).T
-        yield weights
+        drawn = generator.integers(0, count, size=(size, count))
+        drawn += (np.arange(size) * count)[:, None]
+        counts = np.bincount(drawn.reshape(-1), minlength=size * count)
+        yield np.ascontiguousarray(counts.reshape(size, count).T.astype(np.float64))
 
 
 def percentile_interval(draws: Floats) -> tuple[float, float, int]:

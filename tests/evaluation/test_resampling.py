@@ -53,7 +53,7 @@ def labelled(n: int = 120, seed: int = 0) -> Predictions:
 def test_intervals_are_those_of_resamples_drawn_one_by_one() -> None:
     made = labelled()
     found = evaluate(made, EvaluationSettings(bootstrap=60), seed=3)
-    clusters = clusters_of(made.patients, len(made), made.labels)
+    clusters = clusters_of(made.patients, len(made))
     weights = np.concatenate(list(resample_weights(clusters, 60, 3)), axis=1)
     scores = softmax(made.logits)
     expected: dict[str, list[float]] = {}
@@ -79,15 +79,23 @@ def test_intervals_are_those_of_resamples_drawn_one_by_one() -> None:
         assert (found.figures[name].low, found.figures[name].high) == pytest.approx((low, high))
 
 
-def test_a_resample_has_as_many_patients_of_every_stratum() -> None:
+def test_a_resample_has_as_many_patients_as_there_are() -> None:
     made = labelled()
-    clusters = clusters_of(made.patients, len(made), made.labels)
+    clusters = clusters_of(made.patients, len(made))
     assert clusters.count == 40
-    weights = np.concatenate(list(resample_weights(clusters, 30, 0)), axis=1)
-    assert weights.shape == (40, 30)
-    for stratum in range(3):
-        members = clusters.strata == stratum
-        assert (weights[members].sum(axis=0) == members.sum()).all()
+    weights = np.concatenate(list(resample_weights(clusters, 700, 0)), axis=1)
+    assert weights.shape == (40, 700)
+    assert (weights.sum(axis=0) == 40).all()
+    assert weights.mean(axis=1) == pytest.approx(np.ones(40), abs=0.2)
+    assert weights.var() == pytest.approx(1 - 1 / 40, rel=0.05)
+
+
+def test_a_model_that_always_says_the_same_still_has_an_uncertain_accuracy() -> None:
+    made = labelled()
+    constant = replace(made, logits=np.tile([2.0, 0.0, 0.0], (len(made), 1)), patients=None)
+    figure = evaluate(constant, EvaluationSettings(bootstrap=300)).figures["accuracy"]
+    spread = 1.96 * np.sqrt(figure.value * (1 - figure.value) / len(made))
+    assert figure.high - figure.low == pytest.approx(2 * spread, rel=0.25)
 
 
 def test_the_same_seed_draws_the_same_and_another_does_not() -> None:

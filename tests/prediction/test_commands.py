@@ -149,6 +149,7 @@ def test_a_table_of_another_tool(medcli: RunCli, tmp_path: Path) -> None:
         (("p.csv", "--out", "x.txt"), "ends in none of"),
         (("data.npz",), "no predictions file"),
         (("p.npz", "--prob-columns", "p*"), "no table"),
+        (("p.csv", "--limit", "3"), "predictions have none"),
     ],
 )
 def test_wrong_usage_is_status_2_and_writes_nothing(
@@ -163,6 +164,13 @@ def test_wrong_usage_is_status_2_and_writes_nothing(
     assert (code, out) == (2, "")
     assert said in err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_flags_about_data_need_data(medcli: RunCli, small_run: SmallRun) -> None:
+    for flag, value in (("--label-column", "x"), ("--limit", "3"), ("--id-column", "x")):
+        code, out, err = run(medcli, "evaluate", small_run.run.path, flag, value)
+        assert (code, out) == (2, "")
+        assert flag in err
 
 
 def test_evaluate_dry_run_says_what_it_would_do(medcli: RunCli, small_run: SmallRun) -> None:

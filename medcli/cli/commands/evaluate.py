@@ -108,7 +108,7 @@ def _predictions(
         _refuse(resolved, _FOREIGN, "reads another tool's table", "not-a-table")
         run = open_run(source)
         if not resolved.values["data"]:
-            _refuse(resolved, _DATA, "says how `--data` is read, and there is none", "no-data")
+            _refuse(resolved, (*_IMAGES, *_LABELS), "says how `--data` is read, and there is none", "no-data")
             stored = stored_predictions(run)
             if stored.split != "test":
                 output.warn(
@@ -129,24 +129,28 @@ def _predictions(
             hint="`medcli runs list` shows the runs here",
             code="missing-path",
         )
+    _refuse(resolved, _IMAGES, "is about images, and predictions have none", "no-images")
     return None, [_read_file(source, resolved, output)]
 
 
 _FOREIGN = ("id_column", "prob_columns", "logit_columns")
-_DATA = (
+_IMAGES = (
     "image_dir",
     "image_column",
-    "label_column",
-    "patient_column",
     "patient_pattern",
     "split_column",
-    "class_names",
+    "split_seed",
+    "ignore_class",
+    "limit",
+    "skip_unreadable",
+    "window",
 )
+_LABELS = ("label_column", "patient_column", "class_names", "positive_class", "task", "ordinal_column")
 
 
 def _refuse(resolved: Resolved, names: Sequence[str], why: str, code: str) -> None:
     for name in names:
-        if resolved.values.get(name) and resolved.origin(name).layer == "flag":
+        if resolved.origin(name).layer == "flag":
             flag = "--" + name.replace("_", "-")
             raise UsageProblem(f"`{flag}` {why}", where=flag, code=code)
 
