@@ -16,12 +16,13 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+
 from medcli.data.load import load_data
 from medcli.registry.cards import read_card
 from medcli.registry.discovery import discover, find
 from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings, TrainingSettings
-from medcli.training.checkpoint import Position
 from medcli.training.best import Best
+from medcli.training.checkpoint import Position
 from medcli.training.engine import Prepared, prepare
 from medcli.training.interruption import Interruption
 from medcli.training.loop import learn_epoch

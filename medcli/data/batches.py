@@ -31,7 +31,7 @@ from medcli.data.cache import (
 from medcli.data.dataset import ImageSource, Preprocessing, Samples
 from medcli.data.reading import Progress, verify
 from medcli.data.storage import DiskStorage, Failure, Layout, Storage, probe_layout
-from medcli.data.stream import Stream, unreadable
+from medcli.data.stream import Stream, UnreadableImages
 from medcli.data.subset import SelectedImages, take
 from medcli.errors import RunFailure
 
@@ -190,9 +190,9 @@ def open_batches(
         samples.images, preprocessing, cache, cache_limit, skip_unreadable, threads, processes, check, progress
     )
     if opened.failures and not skip_unreadable:
-        raise unreadable(opened.failures, len(samples))
+        raise UnreadableImages(opened.failures, len(samples))
     if not len(opened.kept):
-        raise unreadable(opened.failures, len(samples))
+        raise UnreadableImages(opened.failures, len(samples))
     return Batches(
         opened.source,
         samples if len(opened.kept) == len(samples) else take(samples, opened.kept),

@@ -16,22 +16,30 @@ from medcli.data.dataset import ImageSource, Preprocessing
 from medcli.data.storage import Failure, Layout, Planes, read_planes
 from medcli.errors import RunFailure
 
-__all__ = ["Stream", "unreadable"]
+__all__ = ["Stream", "UnreadableImages"]
 
 Rows = npt.NDArray[np.int64]
 
 
-def unreadable(failures: Sequence[Failure], total: int) -> RunFailure:
-    """The one error that names every file."""
-    listed = "".join(f"\n  {failure.path}: {failure.reason}" for failure in failures)
-    number = "1 image" if len(failures) == 1 else f"{len(failures):,} images"
-    return RunFailure(
-        f"{number} of {total:,} cannot be read:{listed}",
-        hint="mend or remove these files, or leave them out with `--skip-unreadable`"
-        if len(failures) < total
-        else "`medcli data inspect FILE` shows how one file is decoded",
-        code="unreadable-images",
-    )
+class UnreadableImages(RunFailure):
+    """Images that cannot be read, every one of them named.
+
+    Args:
+        failures: the files with their reasons.
+        total: images that were tried.
+    """
+
+    def __init__(self, failures: Sequence[Failure], total: int) -> None:
+        self.failures, self.total = tuple(failures), total
+        listed = "".join(f"\n  {failure.path}: {failure.reason}" for failure in failures)
+        number = "1 image" if len(failures) == 1 else f"{len(failures):,} images"
+        super().__init__(
+            f"{number} of {total:,} cannot be read:{listed}",
+            hint="mend or remove these files, or leave them out with `--skip-unreadable`"
+            if len(failures) < total
+            else "`medcli data inspect FILE` shows how one file is decoded",
+            code="unreadable-images",
+        )
 
 
 class _Decoding(Dataset[Any]):
@@ -94,7 +102,7 @@ class Stream:
         try:
             for stacked in self._loader:
                 if isinstance(stacked, Failure):
-                    raise unreadable([stacked], 1)
+                    raise UnreadableImages([stacked], 1)
                 yield stacked
         except RuntimeError as problem:
             if "worker" not in str(problem).lower():

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from medcli.data.dataset import Preprocessing
 from medcli.errors import MedcliError, RunFailure, UsageProblem, nearest
 from medcli.models.classifier import Classifier
 from medcli.models.spec import ModelSpec, preprocessing_from_json, preprocessing_to_json, spec_from_json, spec_to_json
+from medcli.models.tensor_file import write_tensors
 from medcli.models.weights import LoadReport
 from medcli.plugin import Backbone
 
@@ -182,16 +180,7 @@ def save_model(
         name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
         for name, tensor in classifier.state_dict().items()
     }
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        save_file(tensors, str(draft), metadata={_KEY: json.dumps(document, allow_nan=False, sort_keys=True)})
-        with draft.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        draft.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise RunFailure(f"`{path}` cannot be written: {error}", code="cannot-write") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    write_tensors(path, tensors, {_KEY: json.dumps(document, allow_nan=False, sort_keys=True)})
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:

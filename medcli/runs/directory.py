@@ -168,11 +168,20 @@ def refuse_occupied(run: RunDirectory, *, overwrite: bool) -> None:
     """Check that a new run may go here, without touching anything.
 
     Raises:
-        UsageProblem: it is a file, or a directory that holds something (with `overwrite`: something not ours).
+        UsageProblem: it is a file, a place that cannot be written, or a directory that holds something (with
+            `overwrite`: something not ours).
     """
     path = run.path
     if path.exists() and not path.is_dir():
         raise UsageProblem(f"`{path}` is a file", where="--out", hint="name a directory", code="out-occupied")
+    nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageProblem(
+            f"`{path}` cannot be made: `{nearest}` is not a directory one may write to",
+            where="--out",
+            hint="choose another place with `--out DIR`",
+            code="cannot-write",
+        )
     if not path.is_dir() or not any(path.iterdir()):
         return
     ours = (path / MANIFEST).is_file()

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from medcli.errors import UsageProblem
 from medcli.runs.directory import RunDirectory, replace_text
 
-__all__ = ["STATES", "State", "Status", "held", "now", "read_status", "write_status"]
+__all__ = ["STATES", "State", "Status", "held", "now", "read_status", "refuse_busy", "write_status"]
 
 State = Literal["running", "completed", "interrupted", "failed"]
 STATES: tuple[State, ...] = get_args(State)
@@ -91,12 +91,11 @@ def read_status(run: RunDirectory) -> Status:
     return status
 
 
-@contextmanager
-def held(run: RunDirectory) -> Iterator[None]:
-    """Hold the run's lock; a lock whose process no longer lives is taken over.
+def refuse_busy(run: RunDirectory) -> None:
+    """Check that nobody works in this directory.
 
     Raises:
-        UsageProblem: another process works in this directory.
+        UsageProblem: another process does; it is named.
     """
     lock = run.path / "lock"
     owner = _owner(run)
@@ -109,6 +108,17 @@ def held(run: RunDirectory) -> Iterator[None]:
             else f"wait for it, or stop it; if it is gone, remove `{lock}`",
             code="run-busy",
         )
+
+
+@contextmanager
+def held(run: RunDirectory) -> Iterator[None]:
+    """Hold the run's lock; a lock whose process no longer lives is taken over.
+
+    Raises:
+        UsageProblem: another process works in this directory.
+    """
+    refuse_busy(run)
+    lock = run.path / "lock"
     lock.unlink(missing_ok=True)
     try:
         handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medcli.errors import UsageProblem
+from medcli.models.tensor_file import write_tensors
 from medcli.training.best import Best
 from medcli.training.schedules import Plateau
 
@@ -84,7 +84,7 @@ def save_checkpoint(
     """Write the checkpoint, replacing the last one only when the new one is complete.
 
     Raises:
-        OSError: no space, no permission.
+        RunFailure: no space, no permission.
     """
     tensors: dict[str, Tensor] = {f"model/{name}": value for name, value in model.state_dict().items()}
     if ema is not None:
@@ -107,11 +107,8 @@ def save_checkpoint(
         "scaler": dict(scaler),
         "conditions": conditions(optimizer, device),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    save_file(own, partial, metadata={"medcli": json.dumps(metadata)})
-    partial.replace(path)
+    write_tensors(path, own, {"medcli": json.dumps(metadata)})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -171,12 +168,12 @@ def restore(
         {key: tuple(value) if key == "betas" else value for key, value in group.items()}
         for group in checkpoint.optimizer["groups"]
     ]
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, entries in state.items():
-        for key, value in entries.items():
-            if isinstance(value, Tensor) and value.shape == parameters[index].shape:
+    parameters: list[Tensor] = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for position, moments in state.items():
+        for key, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == parameters[position].shape:
                 # Fused kernels walk raw memory: moments must lie as their weights do (channels last), not as stored.
-                entries[key] = torch.empty_like(parameters[index], dtype=value.dtype).copy_(value)
+                moments[key] = torch.empty_like(parameters[position], dtype=value.dtype).copy_(value)
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     torch.set_rng_state(tensors["rng/cpu"])
     if device.type == "cuda" and "rng/cuda" in tensors:

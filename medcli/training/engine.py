@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from medcli.data.augment import Augmentation
-from medcli.data.batches import Batches, open_batches
-from medcli.data.dataset import Samples
+from medcli.data.batches import Batches
 from medcli.errors import UsageProblem
 from medcli.evaluation.monitor import monitor_metrics
 from medcli.models.build import Built, build_classifier, load_model, save_model
@@ -30,6 +29,7 @@ from medcli.runs.records import append_metrics
 from medcli.training.best import Best
 from medcli.training.checkpoint import Position, conditions, load_checkpoint, restore, save_checkpoint
 from medcli.training.class_weights import class_weights
+from medcli.training.inputs import describe_cases, open_splits, storage_notes
 from medcli.training.interruption import Interruption
 from medcli.training.loop import Parts, fit
 from medcli.training.losses import make_criterion
@@ -103,6 +103,7 @@ def prepare(plan: Plan, *, progress: Callable[[str, int, int], None] | None = No
         notes.append(start_from(classifier, plan, Path(settings.init_from)))
     freeze(classifier, plan)
     batches = open_splits(plan, device, progress)
+    notes += storage_notes(batches)
     # accelerate keeps one state per process and would refuse a second training with another precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device.type == "cpu")
@@ -137,12 +138,6 @@ def prepare(plan: Plan, *, progress: Callable[[str, int, int], None] | None = No
         describe=lambda cases: describe_cases(batches["train"].samples, cases),
     )
     return Prepared(plan, parts, built, batches, device, precision, tuple(notes))
-
-
-def describe_cases(samples: Samples, cases: Sequence[int], shown: int = 8) -> str:
-    """The identifiers of some cases, for an error message."""
-    names = [str(samples.ids[case]) for case in cases[:shown]]
-    return ", ".join(names) + (f" and {len(cases) - shown} more" if len(cases) > shown else "")
 
 
 def start_from(classifier: Classifier, plan: Plan, run: Path) -> str:
@@ -186,41 +181,6 @@ def ema_of(classifier: Classifier, plan: Plan) -> ModelEmaV3 | None:
     if not plan.training.ema:
         return None
     return ModelEmaV3(classifier, decay=plan.training.ema_decay, use_warmup=True, warmup_gamma=10.0, warmup_power=1.0)
-
-
-def open_splits(
-    plan: Plan, device: torch.device, progress: Callable[[str, int, int], None] | None
-) -> dict[str, Batches]:
-    """Batches of every split, decoded once where that fits.
-
-    Raises:
-        RunFailure: unreadable images without `--skip-unreadable`; every file of the split is named.
-    """
-    compute, settings = plan.compute, plan.data_settings
-    opened: dict[str, Batches] = {}
-    for split, samples in plan.data.splits.items():
-        count, learn = len(samples), split == "train"
-
-        def watch(done: int, total: int, split: str = split) -> None:
-            if progress is not None:
-                progress(split, done, total)
-
-        opened[split] = open_batches(
-            samples,
-            plan.preprocessing,
-            batch_size=compute.batch_size,
-            seed=compute.seed,
-            shuffle=learn,
-            workers=compute.workers,
-            cache=settings.cache,
-            cache_limit=settings.cache_limit,
-            # A last batch of one image has no variance for a normalisation layer to divide by.
-            drop_last=learn and count > compute.batch_size > 1 and count % compute.batch_size == 1,
-            skip_unreadable=settings.skip_unreadable,
-            device=device,
-            progress=watch,
-        )
-    return opened
 
 
 def raw_of(prepared: Prepared, network: nn.Module, split: str) -> torch.Tensor:
@@ -326,10 +286,10 @@ def train(
     if resume:
         position = continue_from(prepared, run, say)
         if extend:
-            last = max(position.epoch, 0 if position.batch else position.epoch) + extend
+            # A run that was stopped first finishes what it planned; one that ended early goes on from where it ended.
+            ended = not position.batch and (position.epoch >= settings.epochs or was_patient(prepared, position))
+            last = (position.epoch if ended else settings.epochs) + extend
             position = replace(position, best=replace(position.best, waited=0))
-            if position.epoch < settings.epochs and position.batch:
-                last = settings.epochs + extend
     journal = RunJournal(prepared, run, progress)
     images = len(parts.batches.samples)
     progress.start(epochs=last, steps=len(parts.batches), images=images, first_epoch=position.epoch)
@@ -340,6 +300,11 @@ def train(
         progress.finish()
     finished = position.epoch >= last or position.best.exhausted(settings.patience)
     return Trained(position, 0 if finished else interruption.signal, position.epoch < last)
+
+
+def was_patient(prepared: Prepared, position: Position) -> bool:
+    """Whether patience ended the run before its last epoch."""
+    return position.best.exhausted(prepared.plan.training.patience)
 
 
 def continue_from(prepared: Prepared, run: RunDirectory, say: Callable[[str], None]) -> Position:

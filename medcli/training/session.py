@@ -12,7 +12,7 @@ import torch
 
 from medcli.data.record import data_record
 from medcli.data.subset import take
-from medcli.errors import MedcliError
+from medcli.errors import MedcliError, UsageProblem
 from medcli.evaluation.report import Evaluation
 from medcli.models.build import load_model
 from medcli.prediction.finish import write_predictions
@@ -26,7 +26,7 @@ from medcli.runs.records import (
     write_data,
     write_environment,
 )
-from medcli.runs.status import State, Status, held, now, read_status, write_status
+from medcli.runs.status import State, Status, held, now, read_status, refuse_busy, write_status
 from medcli.training.best import Best
 from medcli.training.checkpoint import load_checkpoint
 from medcli.training.dry_run import DryRun, dry_run
@@ -90,12 +90,12 @@ def conduct(start: Start, watch: Watch, *, command: str, out: str | None, overwr
     require_splits(plan)
     run = start.run or plan_run(command, plan.spec.architecture, out=out)
     if start.run is None:
-        refuse_occupied(run, overwrite=overwrite)
+        _reserve(run, overwrite=overwrite, confirm=watch.confirm)
     prepared = prepare(plan, progress=watch.reading)
     for note in prepared.notes:
         watch.say(note)
     if start.run is None:
-        claim_run(run, command=command, overwrite=overwrite, confirm=watch.confirm)
+        claim_run(run, command=command, overwrite=overwrite)
     with held(run):
         began = _begin(start, prepared, run, command)
         try:
@@ -172,6 +172,15 @@ def try_one_batch(start: Start, watch: Watch) -> Overfit:
         progress=watch.reading,
     )
     return overfit_batch(prepared)
+
+
+def _reserve(run: RunDirectory, *, overwrite: bool, confirm: Callable[[str], bool]) -> None:
+    """Settle whether the directory may be used before any image is read; nothing is touched yet."""
+    refuse_occupied(run, overwrite=overwrite)
+    if run.path.is_dir() and any(run.path.iterdir()):
+        refuse_busy(run)
+        if not confirm(f"replace the run in `{run.path}`?"):
+            raise UsageProblem("not replaced, as you asked", where="--overwrite", code="not-confirmed")
 
 
 def _begin(start: Start, prepared: Prepared, run: RunDirectory, command: str) -> Status:

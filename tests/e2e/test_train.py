@@ -190,17 +190,13 @@ def test_resume_takes_no_other_settings(train: Callable[..., Any], run_cli: RunC
     other = run_cli("train", "resnet18", "--resume", tmp_path / "run", in_process=True)
     assert other.code == 2
     assert "timm/test_resnet" in other.stderr
-    leak = run_cli(
-        "train", "--resume", tmp_path / "run", "--extend", "1", in_process=True, env={"MEDCLI_LR": "0.5"}
-    )
+    leak = run_cli("train", "--resume", tmp_path / "run", "--extend", "1", in_process=True, env={"MEDCLI_LR": "0.5"})
     assert leak.code == 0, leak.stderr
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(rows[-1])["lr"] == pytest.approx(1e-4)
 
 
-def test_changed_data_stops_a_resume(
-    train: Callable[..., Any], run_cli: RunCli, tmp_path: Path, archive: Path
-) -> None:
+def test_changed_data_stops_a_resume(train: Callable[..., Any], run_cli: RunCli, tmp_path: Path, archive: Path) -> None:
     assert train("--epochs", "1", "--out", tmp_path / "run").code == 0
     with np.load(archive) as arrays:
         changed = dict(arrays)
@@ -209,9 +205,7 @@ def test_changed_data_stops_a_resume(
     refused = run_cli("train", "--resume", tmp_path / "run", "--extend", "1", in_process=True)
     assert refused.code == 2
     assert "--accept-data-change" in refused.stderr
-    accepted = run_cli(
-        "train", "--resume", tmp_path / "run", "--extend", "1", "--accept-data-change", in_process=True
-    )
+    accepted = run_cli("train", "--resume", tmp_path / "run", "--extend", "1", "--accept-data-change", in_process=True)
     assert accepted.code == 0, accepted.stderr
     assert json.loads((tmp_path / "run" / "data.json").read_text())["accepted_changes"]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from medcli.data.load import load_data
 from medcli.registry.cards import parse_options, read_card
 from medcli.registry.discovery import discover, find

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from medcli.data.target import Target
 from medcli.training.best import Best, default_monitor
 

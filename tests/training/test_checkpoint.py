@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
 from medcli.errors import UsageProblem
 from medcli.training.best import Best
 from medcli.training.checkpoint import Position, load_checkpoint, restore, save_checkpoint
@@ -16,7 +18,6 @@ from medcli.training.engine import Prepared, prepare, unwrapped
 from medcli.training.interruption import Interruption
 from medcli.training.loop import fit
 from medcli.training.plan import Plan
-from torch import nn
 
 MakePlan = Callable[..., Plan]
 

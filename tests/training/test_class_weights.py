@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
+
 from medcli.data.target import Output, Target
 from medcli.errors import UsageProblem
 from medcli.training.class_weights import LARGEST_POSITIVE_WEIGHT, class_weights
-from sklearn.utils.class_weight import compute_class_weight
 
 THREE = Target("multiclass", ("a", "b", "c"))
 LABELS = np.array([0] * 60 + [1] * 30 + [2] * 10)

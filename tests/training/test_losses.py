@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit, log_expit, log_softmax
+
 from medcli.data.target import Output, Target
 from medcli.errors import UsageProblem
 from medcli.training.losses import choose_loss, head_kind, make_criterion
-from scipy.special import expit, log_expit, log_softmax
 
 MULTICLASS = Target("multiclass", ("a", "b", "c"))
 ORDINAL = Target("ordinal", ("0", "1", "2", "3"))

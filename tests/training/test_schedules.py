@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from medcli.settings.groups import TrainingSettings
 from medcli.training.schedules import EXTENSION_FACTOR, PLATEAU_PATIENCE, Plateau, Schedule
 

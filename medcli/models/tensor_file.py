@@ -1,0 +1,53 @@
+"""Writing tensors to disk: whole or not at all, as readable as other files, and a full disk said in a sentence."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from medcli.errors import RunFailure
+from medcli.runs.directory import writing
+
+__all__ = ["write_tensors"]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write one safetensors file, replacing an older one only when the new one is complete.
+
+    Args:
+        path: the file; its directory is made if need be.
+        tensors: contiguous, on the CPU, sharing no memory.
+        metadata: text by name.
+
+    Raises:
+        RunFailure: no space, no permission.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(dict(tensors), draft, metadata=dict(metadata))
+            with draft.open("rb+") as handle:
+                os.fsync(handle.fileno())
+            # safetensors makes files that only their owner can read; a run is as open as the user's other files.
+            draft.chmod(0o666 & ~_umask())
+            draft.replace(path)
+        except SafetensorError as error:
+            # safetensors words a full disk itself, with the system's error number inside.
+            if "os error 28" in str(error):
+                raise OSError(28, "No space left on device") from error
+            raise RunFailure(f"`{path}` cannot be written: {error}", code="cannot-write") from error
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,85 @@
+"""The images of a training as batches, and what the user should know about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+
+from medcli.data.batches import Batches, open_batches
+from medcli.data.dataset import Samples
+from medcli.data.stream import UnreadableImages
+from medcli.training.plan import Plan
+
+__all__ = ["describe_cases", "open_splits", "storage_notes"]
+
+
+def open_splits(
+    plan: Plan, device: torch.device, progress: Callable[[str, int, int], None] | None
+) -> dict[str, Batches]:
+    """Batches of every split, decoded once where that fits.
+
+    Raises:
+        RunFailure: unreadable images without `--skip-unreadable`; every file of every split is named.
+    """
+    settings = plan.data_settings
+    opened: dict[str, Batches] = {}
+    failed: list[UnreadableImages] = []
+    left = settings.cache_limit
+    for split, samples in plan.data.splits.items():
+        report = None if progress is None else partial(progress, split)
+        try:
+            opened[split] = _open_split(plan, split, samples, device, left, report)
+        except UnreadableImages as error:
+            failed.append(error)
+            continue
+        if left is not None:
+            left = max(0.0, left - opened[split].memory_bytes / 2**30)
+    if failed:
+        total = sum(len(samples) for samples in plan.data.splits.values())
+        raise UnreadableImages([failure for error in failed for failure in error.failures], total)
+    return opened
+
+
+def _open_split(
+    plan: Plan,
+    split: str,
+    samples: Samples,
+    device: torch.device,
+    cache_limit: float | None,
+    progress: Callable[[int, int], None] | None,
+) -> Batches:
+    compute, settings = plan.compute, plan.data_settings
+    count, learn = len(samples), split == "train"
+    return open_batches(
+        samples,
+        plan.preprocessing,
+        batch_size=compute.batch_size,
+        seed=compute.seed,
+        shuffle=learn,
+        workers=compute.workers,
+        cache=settings.cache,
+        cache_limit=cache_limit,
+        # A last batch of one image has no variance for a normalisation layer to divide by.
+        drop_last=learn and count > compute.batch_size > 1 and count % compute.batch_size == 1,
+        skip_unreadable=settings.skip_unreadable,
+        device=device,
+        progress=progress,
+    )
+
+
+def storage_notes(batches: Mapping[str, Batches]) -> list[str]:
+    """Where images are kept, when that is not simply memory, and which were left out."""
+    notes = [f"{split}: {one.note}" for split, one in batches.items() if one.storage != "memory"]
+    skipped = [(split, file, reason) for split, one in batches.items() for file, reason in one.skipped]
+    if skipped:
+        notes.append(f"left out {len(skipped)} unreadable images:")
+        notes += [f"  {split}: {file}: {reason}" for split, file, reason in skipped]
+    return notes
+
+
+def describe_cases(samples: Samples, cases: Sequence[int], shown: int = 8) -> str:
+    """The identifiers of some cases, for an error message."""
+    names = [str(samples.ids[case]) for case in cases[:shown]]
+    return ", ".join(names) + (f" and {len(cases) - shown} more" if len(cases) > shown else "")
