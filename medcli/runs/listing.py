@@ -12,11 +12,20 @@ from typing import Any
 
 from medcli.errors import MedcliError, UsageProblem, nearest
 from medcli.runs.directory import MANIFEST, RunDirectory, open_run
-from medcli.runs.records import read_metrics
+from medcli.runs.records import read_data, read_metrics
 from medcli.runs.status import read_status
 from medcli.settings.toml_files import read_toml
 
-__all__ = ["StoredFigure", "Summary", "compare", "list_runs", "read_figures", "summarise"]
+__all__ = [
+    "Resumption",
+    "StoredFigure",
+    "Summary",
+    "compare",
+    "list_runs",
+    "read_figures",
+    "resumptions",
+    "summarise",
+]
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,10 @@ class Summary:
         epochs: epochs planned.
         monitor: the figure that chose the best epoch; empty before the first.
         value: that figure; NaN before the first epoch.
+        best_epoch: that epoch, counted from 1; 0 before the first.
+        data: name of the data set; empty where unknown.
+        auc: of the test images, as its training evaluated it; NaN where there is none.
+        accuracy: likewise.
         problem: what is wrong with it, or why it stopped; empty when nothing is.
     """
 
@@ -47,7 +60,28 @@ class Summary:
     epochs: int = 0
     monitor: str = ""
     value: float = math.nan
+    best_epoch: int = 0
+    data: str = ""
+    auc: float = math.nan
+    accuracy: float = math.nan
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """A training that was taken up again.
+
+    Args:
+        time: UTC time.
+        after_epoch: epochs it had finished by then.
+        extend: epochs added to those planned; 0 for none.
+        data_changes: what differed in the data, as the user accepted it.
+    """
+
+    time: str
+    after_epoch: int
+    extend: int = 0
+    data_changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +108,7 @@ class StoredFigure:
 
 
 def list_runs(root: str | Path = "runs") -> tuple[Summary, ...]:
-    """Every run directly below `root`, oldest first. A damaged one is listed as such; other folders are passed over.
+    """Every run directly below `root`, newest first. A damaged one is listed as such; other folders are passed over.
 
     Raises:
         UsageProblem: `root` is no folder, or may not be read.
@@ -89,7 +123,11 @@ def list_runs(root: str | Path = "runs") -> tuple[Summary, ...]:
             code="no-runs",
         ) from None
     return tuple(
-        sorted((summarise(RunDirectory(path)) for path in found), key=lambda one: (one.started, one.path.name))
+        sorted(
+            (summarise(RunDirectory(path)) for path in found),
+            key=lambda one: (one.started, one.path.name),
+            reverse=True,
+        )
     )
 
 
@@ -105,7 +143,7 @@ def summarise(run: RunDirectory) -> Summary:
     except OSError as error:
         return Summary(run.path, "broken", problem=f"cannot be read: {(error.strerror or str(error)).lower()}")
     best = status.best
-    value = best.get("value")
+    value, best_epoch = best.get("value"), best.get("epoch")
     # While a run is going on, its status tells its beginning and its figures tell the present.
     epoch = max(status.epoch, rows[-1]["epoch"] + 1 if rows else 0)
     updated = status.updated
@@ -122,8 +160,36 @@ def summarise(run: RunDirectory) -> Summary:
         max(status.epochs, epoch),
         str(best.get("monitor", "")),
         float(value) if isinstance(value, int | float) else math.nan,
+        best_epoch if isinstance(best_epoch, int) else 0,
+        _data_name(run),
+        _test_value(run, "auc"),
+        _test_value(run, "accuracy"),
         status.error,
     )
+
+
+def resumptions(run: RunDirectory) -> tuple[Resumption, ...]:
+    """Each time the training was taken up again, first to last; what cannot be read is left out."""
+    try:
+        rows = read_metrics(run)
+    except (MedcliError, OSError):
+        return ()
+    found: list[Resumption] = []
+    epochs = 0
+    for row in rows:
+        if isinstance(row.get("epoch"), int):
+            epochs = row["epoch"] + 1
+        elif row.get("event") == "resumed":
+            extend, changes = row.get("extend"), row.get("data_changes")
+            found.append(
+                Resumption(
+                    str(row.get("time", "")),
+                    epochs,
+                    extend if isinstance(extend, int) else 0,
+                    tuple(map(str, changes)) if isinstance(changes, list) else (),
+                )
+            )
+    return tuple(found)
 
 
 def read_figures(run: RunDirectory, split: str) -> Mapping[str, Any]:
@@ -139,7 +205,7 @@ def read_figures(run: RunDirectory, split: str) -> Mapping[str, Any]:
     except FileNotFoundError:
         raise UsageProblem(
             f"`{run.path}` holds no evaluation: its training has not finished",
-            hint=f"`medcli train --resume {run.path}` finishes it",
+            hint=f"`medcli train --resume {run.path}` finishes it" if run.checkpoint_file.is_file() else None,
             code="not-finished",
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -202,6 +268,21 @@ def _architecture(run: RunDirectory) -> str:
         return ""
     named = read_toml(run.config_file).values.get("architecture", "")
     return named if isinstance(named, str) else ""
+
+
+def _data_name(run: RunDirectory) -> str:
+    try:
+        named = read_data(run).get("name", "")
+    except (MedcliError, OSError):
+        return ""
+    return named if isinstance(named, str) else ""
+
+
+def _test_value(run: RunDirectory, name: str) -> float:
+    try:
+        return _number(read_figures(run, "test")["figures"][name]["value"])
+    except (MedcliError, KeyError, TypeError, ValueError):
+        return math.nan
 
 
 def _modified(file: Path) -> str:

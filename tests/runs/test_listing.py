@@ -11,8 +11,8 @@ import pytest
 
 from medcli.errors import UsageProblem
 from medcli.runs.directory import RunDirectory, claim_run
-from medcli.runs.listing import compare, list_runs, summarise
-from medcli.runs.records import append_metrics, write_config
+from medcli.runs.listing import Resumption, compare, list_runs, resumptions, summarise
+from medcli.runs.records import append_metrics, write_config, write_data
 from medcli.runs.status import State, Status, held, write_status
 from medcli.settings.resolve import resolve
 
@@ -33,15 +33,41 @@ def evaluate(run: RunDirectory, figures: Any = FIGURES, split: str = "test") -> 
     run.evaluation_file.write_text(json.dumps({split: {"n": 10, "figures": figures}}))
 
 
-def test_runs_are_listed_oldest_first_and_other_folders_passed_over(tmp_path: Path) -> None:
+def test_runs_are_listed_newest_first_and_other_folders_passed_over(tmp_path: Path) -> None:
     make(tmp_path / "a", started="2026-02-01T00:00:00+00:00", epoch=3, epochs=5)
     make(tmp_path / "b", best={"epoch": 1, "monitor": "auc", "value": 0.8})
     (tmp_path / "other").mkdir()
     (tmp_path / "file").touch()
-    second, first = list_runs(tmp_path)
+    first, second = list_runs(tmp_path)
     assert [first.path.name, second.path.name] == ["a", "b"]
     assert (second.monitor, second.value, second.architecture) == ("auc", 0.8, "resnet18")
     assert (first.epoch, first.epochs, math.isnan(first.value)) == (3, 5, True)
+    assert (first.best_epoch, second.best_epoch) == (0, 1)
+
+
+def test_data_and_test_figures_are_listed_where_they_are_known(tmp_path: Path) -> None:
+    run = make(tmp_path / "a")
+    write_data(run, {"name": "toy"})
+    evaluate(run)
+    summary = summarise(run)
+    assert (summary.data, summary.auc, math.isnan(summary.accuracy)) == ("toy", 0.9, True)
+    run.data_file.write_text("[")
+    run.evaluation_file.write_text("{")
+    summary = summarise(run)
+    assert (summary.state, summary.data, math.isnan(summary.auc)) == ("completed", "", True)
+
+
+def test_a_training_that_was_taken_up_again_tells_when(tmp_path: Path) -> None:
+    run = make(tmp_path / "a")
+    assert resumptions(run) == ()
+    append_metrics(run, {"epoch": 0})
+    append_metrics(run, {"epoch": 1})
+    append_metrics(run, {"event": "resumed", "time": "then", "extend": 2, "data_changes": ["3 more cases"]})
+    append_metrics(run, {"epoch": 2})
+    append_metrics(run, {"event": "resumed", "time": "later", "extend": None, "data_changes": None})
+    assert resumptions(run) == (Resumption("then", 2, 2, ("3 more cases",)), Resumption("later", 3))
+    run.metrics_file.write_text("{\n{}\n")
+    assert resumptions(run) == ()
 
 
 def test_a_damaged_run_is_listed_as_broken(tmp_path: Path) -> None:
@@ -106,6 +132,18 @@ def test_figures_that_cannot_be_had(tmp_path: Path, text: str | None, metric: st
     with pytest.raises(UsageProblem) as caught:
         compare([run.path], metric)
     assert caught.value.code == code
+
+
+def test_only_a_run_with_a_checkpoint_can_be_finished(tmp_path: Path) -> None:
+    run = make(tmp_path / "a", state="interrupted")
+    hints = []
+    for _ in range(2):
+        with pytest.raises(UsageProblem) as caught:
+            compare([run.path], "auc")
+        hints.append(caught.value.hint)
+        run.checkpoint_file.parent.mkdir(exist_ok=True)
+        run.checkpoint_file.touch()
+    assert hints == [None, f"`medcli train --resume {run.path}` finishes it"]
 
 
 def test_an_unknown_metric_names_the_nearest(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from medcli.cli.output import Output
 from medcli.errors import MedcliError, UsageProblem
 from medcli.runs import listing
 from medcli.runs.directory import RunDirectory, open_run
-from medcli.runs.listing import StoredFigure, Summary, compare, read_figures, summarise
+from medcli.runs.listing import Resumption, StoredFigure, Summary, compare, read_figures, resumptions, summarise
 
 if TYPE_CHECKING:
     from medcli.evaluation.paired import Difference
@@ -23,10 +23,12 @@ __all__ = ["compare_runs", "list_runs", "show_run"]
 
 ROOT = "runs"
 SPLITS = ("test", "val")
+SHOWN = 5
+"""Left-out images that are named before the rest is counted."""
 
 
 def list_runs(folder: OptionalFolder, flags: Flags) -> None:
-    """List the runs of a folder, oldest first.
+    """List the runs of a folder, newest first.
 
     A run whose process is gone without a word counts as failed, one whose files cannot be read as broken.
 
@@ -63,9 +65,11 @@ def show_run(run: RunArgument, flags: Flags) -> None:
         output.warn(problem)
     figures = _all_figures(directory)
     data = _data_facts(directory)
+    resumed = resumptions(directory)
     result = {
         **_summary_facts(summary),
         "data": data,
+        "resumed": resumed,
         "evaluation": figures,
         "settings": {}
         if saved is None
@@ -80,7 +84,11 @@ def show_run(run: RunArgument, flags: Flags) -> None:
     }
 
     def text() -> str:
-        parts = [_head(summary, data), _figure_table(output, figures), _settings(output, saved, settings.verbose)]
+        parts = [
+            _head(summary, data, resumed),
+            _figure_table(output, figures),
+            _settings(output, saved, settings.verbose),
+        ]
         return "\n\n".join(part for part in parts if part)
 
     output.answer(result, text, identifier=str(directory.path), run_dir=str(directory.path))
@@ -135,7 +143,11 @@ def compare_runs(runs: RunsArgument, flags: Flags) -> None:
             for run, one in zip(runs[1:], differences, strict=False)
         ],
     }
-    output.answer(result, lambda: _comparison(output, chosen.metric, chosen.on, figures, differences))
+    output.answer(
+        result,
+        lambda: _comparison(output, chosen.metric, chosen.on, figures, differences),
+        identifier="\n".join(str(one.run) for one in figures),
+    )
 
 
 def _differences(runs: Sequence[str], values: Mapping[str, Any], chosen: Any) -> tuple[Difference, ...]:
@@ -175,6 +187,9 @@ def _summary_facts(one: Summary) -> dict[str, Any]:
         "epochs": one.epochs,
         "monitor": one.monitor,
         "value": one.value,
+        "best_epoch": one.best_epoch,
+        "data": one.data,
+        "test": {"auc": one.auc, "accuracy": one.accuracy},
         "problem": one.problem,
     }
 
@@ -198,13 +213,17 @@ def _listing(output: Output, found: Sequence[Summary]) -> str:
             str(one.path),
             one.state,
             one.architecture or "-",
+            one.data or "-",
             f"{one.epoch}/{one.epochs}" if one.epochs else "-",
-            f"{one.monitor} {one.value:.4f}" if one.monitor else "-",
+            f"{one.monitor} {_number(one.value)}" if one.monitor else "-",
+            _number(one.auc),
+            _number(one.accuracy),
             _when(one.started),
         )
         for one in found
     ]
-    text = output.table(("run", "state", "architecture", "epochs", "best on val", "started (UTC)"), rows)
+    columns = ("run", "state", "architecture", "data", "epochs", "best on val", "test auc", "test acc", "started (UTC)")
+    text = output.table(columns, rows)
     reasons = [f"{one.path}: {one.problem}" for one in found if one.problem]
     return "\n".join([text, *(["", *reasons] if reasons else [])])
 
@@ -216,8 +235,10 @@ def _when(time: str) -> str:
         return "-"
 
 
-def _head(one: Summary, data: Mapping[str, Any]) -> str:
-    best = f"{one.monitor} {one.value:.4f}" if one.monitor else ""
+def _head(one: Summary, data: Mapping[str, Any], resumed: Sequence[Resumption]) -> str:
+    best = f"{one.monitor} {_number(one.value)}" if one.monitor else ""
+    at = f" in epoch {one.best_epoch}" if one.best_epoch else ""
+    unnamed = len(data.get("skipped", ())) - SHOWN
     rows = [
         ("run", str(one.path)),
         ("state", one.state + (f": {one.problem}" if one.problem else "")),
@@ -226,11 +247,20 @@ def _head(one: Summary, data: Mapping[str, Any]) -> str:
         ("started", _when(one.started) + " UTC" if one.started else ""),
         ("updated", _when(one.updated) + " UTC" if one.updated else ""),
         ("epochs", f"{one.epoch} of {one.epochs}" if one.epochs else ""),
-        ("best on val", best),
+        ("best on val", best and best + at),
         ("data", data.get("text", "")),
+        *(("left out", f"{name}: {reason}") for name, reason in data.get("skipped", ())[:SHOWN]),
+        ("left out", f"{unnamed} more images, named in data.json" if unnamed > 0 else ""),
+        *(("resumed", _resumption(row)) for row in resumed),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows if value)
+
+
+def _resumption(one: Resumption) -> str:
+    longer = f", to train {one.extend} more" if one.extend else ""
+    changes = f", with changed data: {'; '.join(one.data_changes)}" if one.data_changes else ""
+    return f"{_when(one.time)} UTC after epoch {one.after_epoch}{longer}{changes}"
 
 
 def _data_facts(run: RunDirectory) -> dict[str, Any]:
@@ -242,10 +272,17 @@ def _data_facts(run: RunDirectory) -> dict[str, Any]:
         target = record["target"]
         classes = target["class_names"] or [output["name"] for output in target["outputs"]]
         text = f"{record['name']} ({record['origin']}), {target['task']}: {', '.join(map(str, classes))}"
+        skipped = [(str(name), str(reason)) for name, reason in record.get("skipped", ())]
     except (MedcliError, KeyError, TypeError, ValueError, AttributeError):
         return {}
     parts = ", ".join(f"{split} {count:,}" for split, count in counts.items())
-    return {"name": record["name"], "origin": record["origin"], "counts": counts, "text": f"{text}; {parts}"}
+    return {
+        "name": record["name"],
+        "origin": record["origin"],
+        "counts": counts,
+        "skipped": skipped,
+        "text": f"{text}; {parts}",
+    }
 
 
 def _all_figures(run: RunDirectory) -> dict[str, dict[str, Any]]:

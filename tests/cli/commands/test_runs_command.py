@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from medcli.data.target import Target
 from medcli.evaluation.predictions import Predictions
 from medcli.prediction.finish import write_predictions
 from medcli.runs.directory import RunDirectory, claim_run
-from medcli.runs.records import write_config, write_data
+from medcli.runs.records import append_metrics, read_data, write_config, write_data
 from medcli.runs.status import State, Status, write_status
 from medcli.settings.groups import EvaluationSettings
 from medcli.settings.resolve import resolve
@@ -49,14 +50,18 @@ def runs(run_cli: RunCli) -> Path:
 
 def test_list(run_cli: RunCli, runs: Path) -> None:
     make(runs / "c", state="failed")
-    (runs / "a" / "status.json").write_text("{")
+    (runs / "a" / "status.json").write_text("{")  # without a time it is older than all
     outcome = run_cli("runs", "list", in_process=True)
     assert outcome.code == 0, outcome.stderr
-    assert [line.split()[1] for line in outcome.stdout.splitlines()[1:4]] == ["broken", "completed", "failed"]
+    assert [line.split()[1] for line in outcome.stdout.splitlines()[1:4]] == ["failed", "completed", "broken"]
     assert "runs/c: the loss is not finite" in outcome.stdout
     listed = run_cli("runs", "list", "--json", in_process=True).json()["result"]["runs"]
-    assert [one["value"] for one in listed] == [None, 0.75, 0.75]
-    assert run_cli("runs", "list", "-q", in_process=True).stdout.split() == ["runs/a", "runs/b", "runs/c"]
+    assert [one["value"] for one in listed] == [0.75, 0.75, None]
+    assert [one["data"] for one in listed] == ["toy", "toy", ""]
+    stored = json.loads((runs / "c" / "evaluation.json").read_text())["test"]["figures"]
+    assert listed[0]["test"] == {name: stored[name]["value"] for name in ("auc", "accuracy")}
+    assert f"{stored['auc']['value']:.4f}" in outcome.stdout
+    assert run_cli("runs", "list", "-q", in_process=True).stdout.split() == ["runs/c", "runs/b", "runs/a"]
 
 
 def test_list_without_runs(run_cli: RunCli) -> None:
@@ -78,6 +83,23 @@ def test_show(run_cli: RunCli, runs: Path) -> None:
     assert shown["run_dir"] == "runs/a"
     assert shown["result"]["settings"]["epochs"] == {"value": 3, "layer": "flag", "where": "--epochs"}
     assert 0 < shown["result"]["evaluation"]["test"]["auc"]["value"] < 1
+
+
+def test_show_tells_what_was_left_out_and_when_it_went_on(run_cli: RunCli, runs: Path) -> None:
+    run = RunDirectory(runs / "a")
+    skipped = [[f"{number}.png", "is truncated"] for number in range(7)]
+    write_data(run, {**read_data(run), "skipped": skipped})
+    append_metrics(run, {"epoch": 0})
+    append_metrics(run, {"event": "resumed", "time": "2026-01-02T10:00:00+00:00", "extend": 4, "data_changes": ["x"]})
+    text = run_cli("runs", "show", "runs/a", in_process=True).stdout
+    assert "in epoch 2" in text
+    assert "4.png: is truncated" in text
+    assert "5.png" not in text
+    assert "2 more images, named in data.json" in text
+    assert "2026-01-02 10:00 UTC after epoch 1, to train 4 more, with changed data: x" in text
+    result = run_cli("runs", "show", "runs/a", "--json", in_process=True).json()["result"]
+    assert result["data"]["skipped"] == skipped
+    assert [one["after_epoch"] for one in result["resumed"]] == [1]
 
 
 def test_show_a_run_that_stopped(run_cli: RunCli, runs: Path) -> None:
@@ -117,6 +139,7 @@ def test_compare(run_cli: RunCli, runs: Path) -> None:
     assert difference["value"] == pytest.approx(values[1] - values[0])
     assert difference["low"] <= difference["value"] <= difference["high"]
     assert "minus a" in run_cli("runs", "compare", "runs/a", "runs/b", "--paired", in_process=True).stdout
+    assert run_cli("runs", "compare", "runs/a", "runs/b", "-q", in_process=True).stdout.split() == ["runs/a", "runs/b"]
 
 
 def test_compare_warns_about_other_images(run_cli: RunCli, runs: Path) -> None:
