@@ -77,6 +77,8 @@ def commented_file() -> Iterator[str]:
         yield from (f"# {line}" for line in wrap(f"{setting.option.help} [{', '.join(takers)}]", 110))
         if setting.choices:
             yield "# one of: " + ", ".join(str(choice) for choice in setting.choices)
+        elif limits := _limits(setting):
+            yield f"# {limits}"
         yield _default_line(name, setting)
     yield from ("", "# --- Data sets with names: `--data NAME` is then enough ---", "")
     yield "# [data.NAME]"
@@ -85,13 +87,25 @@ def commented_file() -> Iterator[str]:
     yield "# Beside such tables `data` itself goes below `[train]`, `[evaluate]`, …, because TOML names a thing once."
 
 
+def _limits(setting: Field) -> str:
+    option = setting.option
+    words = []
+    if option.minimum is not None:
+        words.append(f"{'above' if option.exclusive else 'at least'} {option.minimum:g}")
+    if option.maximum is not None:
+        words.append(f"at most {option.maximum:g}")
+    return ", ".join(words)
+
+
 def _default_line(name: str, setting: Field) -> str:
     import tomli_w
 
     if setting.default is None:
         return f"# {name} ="
-    value = list(setting.default) if setting.many else setting.default
-    return "# " + " ".join(tomli_w.dumps({name: value}).split())
+    if not setting.many:
+        return "# " + tomli_w.dumps({name: setting.default}).strip()
+    items = (tomli_w.dumps({"item": item}).strip().removeprefix("item = ") for item in setting.default)
+    return f"# {name} = [{', '.join(items)}]"
 
 
 def _object(properties: Mapping[str, Any], description: str = "") -> dict[str, Any]:

@@ -219,7 +219,8 @@ def _missing_paths(resolved: Resolved, cwd: Path) -> list[MedcliError]:
     problems: list[MedcliError] = []
     named = [(text, str(resolved.origin("data"))) for text in resolved.values.get("data", ())]
     for name, table in resolved.data_tables.items():
-        named.append((str(table["path"]), f"[data.{name}]"))
+        if "path" in table:  # a table without one has been complained about
+            named.append((str(table["path"]), f"[data.{name}]"))
     for text, where in named:
         path = text if _there(text, cwd) else text.partition("=")[2] or text
         if path not in resolved.data_tables and not _there(path, cwd):

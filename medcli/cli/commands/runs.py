@@ -12,7 +12,7 @@ from medcli.cli.options import Flags, OptionalFolder, RunArgument, RunsArgument
 from medcli.cli.output import Output
 from medcli.errors import MedcliError, UsageProblem
 from medcli.runs import listing
-from medcli.runs.directory import RunDirectory, open_run
+from medcli.runs.directory import MANIFEST, RunDirectory, open_run
 from medcli.runs.listing import Resumption, StoredFigure, Summary, compare, read_figures, resumptions, summarise
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def list_runs(folder: OptionalFolder, flags: Flags) -> None:
         medcli runs list experiments/runs --json
     """
     output = Output(flags.output(), "runs list")
+    if folder is not None and (Path(folder) / MANIFEST).is_file():
+        raise UsageProblem(f"`{folder}` is itself a run", hint=f"medcli runs show {folder}", code="one-run")
     found = () if folder is None and not Path(ROOT).exists() else listing.list_runs(folder or ROOT)
     result = {"runs": [_summary_facts(one) for one in found]}
     output.answer(result, lambda: _listing(output, found), identifier="\n".join(str(one.path) for one in found))

@@ -86,6 +86,14 @@ def test_check_of_a_good_file(run_cli: RunCli, here: Path) -> None:
     assert run_cli("config", "check", in_process=True).code == 0
 
 
+@pytest.mark.parametrize("line", ['pth = "a"', "path = 3", ""])
+def test_check_of_a_data_table_without_a_path(run_cli: RunCli, here: Path, line: str) -> None:
+    (here / "medcli.toml").write_text(f"[data.a]\n{line}\n")
+    outcome = run_cli("config", "check", in_process=True)
+    assert outcome.code == 2
+    assert "medcli.toml:" in outcome.stderr
+
+
 def test_check_of_broken_toml(run_cli: RunCli, here: Path) -> None:
     (here / "bad.toml").write_text("a = 1\nb = = 2\n")
     outcome = run_cli("config", "check", "bad.toml", in_process=True)
@@ -102,7 +110,8 @@ def test_data_beside_data_tables_is_explained(run_cli: RunCli, here: Path) -> No
 def test_init_writes_a_file_that_passes_and_replaces_none(run_cli: RunCli, here: Path) -> None:
     assert run_cli("config", "init", "-q", in_process=True).stdout == "medcli.toml\n"
     text = (here / "medcli.toml").read_text()
-    assert "# epochs = 30" in text
+    assert "# at least 1\n# epochs = 30" in text
+    assert "# split = [0.7, 0.15, 0.15]" in text
     assert run_cli("config", "check", in_process=True).code == 0
     again = run_cli("config", "init", in_process=True)
     assert again.code == 2

@@ -71,6 +71,12 @@ def test_list_without_runs(run_cli: RunCli) -> None:
     assert run_cli("runs", "list", "absent", in_process=True).code == 2
 
 
+def test_list_of_what_is_itself_a_run(run_cli: RunCli, runs: Path) -> None:
+    outcome = run_cli("runs", "list", "runs/a", in_process=True)
+    assert outcome.code == 2
+    assert "medcli runs show runs/a" in outcome.stderr
+
+
 def test_show(run_cli: RunCli, runs: Path) -> None:
     outcome = run_cli("runs", "show", "runs/a", in_process=True)
     assert outcome.code == 0, outcome.stderr
