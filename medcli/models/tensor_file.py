@@ -21,7 +21,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Write one safetensors file, replacing an older one only when the new one is complete.
 
     Args:
-        path: the file; its directory is made if need be.
+        path: the file, in a directory that exists.
         tensors: contiguous, on the CPU, sharing no memory.
         metadata: text by name.
 
@@ -31,7 +31,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with writing(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             save_file(dict(tensors), draft, metadata=dict(metadata))
             with draft.open("rb+") as handle:
                 os.fsync(handle.fileno())

@@ -108,6 +108,7 @@ def save_checkpoint(
         "conditions": conditions(optimizer, device),
     }
     own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, own, {"medcli": json.dumps(metadata)})
 
 
