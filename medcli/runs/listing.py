@@ -201,7 +201,9 @@ def read_figures(run: RunDirectory, split: str) -> Mapping[str, Any]:
     file = run.evaluation_file
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-        held = [split for split, one in document.items() if isinstance(one["figures"], dict)]
+        held = list(document)
+        if not all(_sound(figure) for one in document.values() for figure in one["figures"].values()):
+            raise ValueError("not figures")
     except FileNotFoundError:
         raise UsageProblem(
             f"`{run.path}` holds no evaluation: its training has not finished",
@@ -257,6 +259,11 @@ def _figure(run: RunDirectory, metric: str, split: str) -> StoredFigure:
         raise UsageProblem(
             "the evaluation cannot be read", where=str(run.evaluation_file), code="bad-run-file"
         ) from None
+
+
+def _sound(figure: Any) -> bool:
+    numbers = [figure.get(part) for part in ("value", "low", "high")]
+    return all(number is None or isinstance(number, int | float) for number in numbers)
 
 
 def _number(value: Any) -> float:

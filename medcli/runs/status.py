@@ -68,6 +68,8 @@ def read_status(run: RunDirectory) -> Status:
     """
     try:
         document = json.loads(run.status_file.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise ValueError("not a JSON object")
         if document.pop("schema") != SCHEMA or document["state"] not in STATES:
             raise ValueError("another format")
         status = Status(**document)

@@ -82,8 +82,16 @@ def read_settings(layer: str, path: Path, command: CommandSettings, cwd: Path) -
         if b"medcli" not in path.read_bytes():
             return None
         document = read_toml(path, shown)
-        if "medcli" not in document.values.get("tool", {}):
+        tools = document.values.get("tool")
+        if not isinstance(tools, dict) or "medcli" not in tools:
             return None
+        if not isinstance(tools["medcli"], dict):
+            raise UsageProblem(
+                "`tool.medcli` must be a table of settings",
+                where=document.where("tool", "medcli"),
+                hint="write `[tool.medcli]` and below it `epochs = 30`",
+                code="bad-setting",
+            )
         return take_settings(layer, document.below("tool", "medcli"), command)
     return take_settings(layer, read_toml(path, shown), command)
 
@@ -148,7 +156,7 @@ class _Reader:
         if name == "data" and isinstance(value, dict):
             self._data_tables(key, value)
         elif name == "command":
-            if value not in COMMANDS:
+            if not isinstance(value, str) or value not in COMMANDS:
                 self._problem(f"`command` names no command: `{value}`", key, hint="it may be left out")
         elif name == "origins" or (_command_of(key) and isinstance(value, dict)):
             pass

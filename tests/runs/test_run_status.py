@@ -45,6 +45,8 @@ def test_a_status_comes_back(run: RunDirectory) -> None:
         "",
         "{",
         "[]",
+        "3",
+        "null",
         '{"schema": "other/1", "state": "running"}',
         '{"schema": "medcli-status/1", "state": "odd"}',
         WRONG_TYPE,

@@ -123,8 +123,15 @@ def test_pyproject_is_a_project_file(tmp_path: Path) -> None:
 def test_a_pyproject_of_others_is_not_our_business(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[project\n")
     assert train(tmp_path, project="epochs = 3\n").values["epochs"] == 3
-    (tmp_path / "pyproject.toml").write_text("[project]\ndependencies = ['medcli']\n")
-    assert train(tmp_path, project="epochs = 3\n").values["epochs"] == 3
+    for text in ("[project]\ndependencies = ['medcli']\n", "tool = 3  # medcli\n"):
+        (tmp_path / "pyproject.toml").write_text(text)
+        assert train(tmp_path, project="epochs = 3\n").values["epochs"] == 3
+
+
+def test_the_tool_table_of_a_pyproject_must_be_one(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool]\nmedcli = 1\n")
+    (problem,) = problems_of(tmp_path)
+    assert (problem.message, problem.where) == ("`tool.medcli` must be a table of settings", "pyproject.toml:2")
 
 
 def test_a_list_may_be_written_without_brackets(tmp_path: Path) -> None:
@@ -222,6 +229,7 @@ def test_broken_files_and_other_problems_come_together(tmp_path: Path) -> None:
     [
         ("[origin]\n", "unknown table `[origin]`"),
         ('command = "trane"\n', "`command` names no command: `trane`"),
+        ('command = ["train"]\n', "`command` names no command: `['train']`"),
         ("architecture = 3\n", "`architecture` must be a text"),
         ("[train.epochs]\nx = 1\n", "`epochs` is a setting, not a table"),
         ("unset = 3\n", '`unset` must be a list of settings, such as `["image_size"]`'),

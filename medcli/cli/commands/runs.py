@@ -157,7 +157,16 @@ def _differences(runs: Sequence[str], values: Mapping[str, Any], chosen: Any) ->
     from medcli.evaluation.predictions import load_predictions
     from medcli.settings.groups import EvaluationSettings
 
-    first, *others = (load_predictions(open_run(run).predictions(chosen.on)) for run in runs)
+    files = {run: open_run(run).predictions(chosen.on) for run in runs}
+    for run, file in files.items():
+        if not file.is_file():
+            raise UsageProblem(
+                f"`{run}` has no stored predictions of `{chosen.on}`, so its cases cannot be paired",
+                where=str(file),
+                hint="leave `--paired` out",
+                code="not-pairable",
+            )
+    first, *others = (load_predictions(files[run]) for run in runs)
     settings = EvaluationSettings(bootstrap=values["bootstrap"])
     return tuple(paired_difference(first, other, chosen.metric, settings, seed=values["seed"]) for other in others)
 

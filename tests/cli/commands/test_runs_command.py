@@ -148,6 +148,29 @@ def test_compare(run_cli: RunCli, runs: Path) -> None:
     assert run_cli("runs", "compare", "runs/a", "runs/b", "-q", in_process=True).stdout.split() == ["runs/a", "runs/b"]
 
 
+def test_runs_without_predictions_cannot_be_paired(run_cli: RunCli, runs: Path) -> None:
+    (runs / "b" / "predictions" / "test.npz").unlink()
+    outcome = run_cli("runs", "compare", "runs/a", "runs/b", "--paired", in_process=True)
+    assert outcome.code == 2
+    assert "`runs/b` has no stored predictions of `test`" in outcome.stderr
+
+
+DAMAGE = (
+    *("", "\x00", "3", "[]", "null", '{"a": [1]}', '{"test": {"figures": 3}}', '{"test": {"figures": {"auc": 3}}}'),
+    '{"test": {"figures": {"auc": {"value": "0.9", "headline": true}}}}',
+)
+FILES = ("evaluation.json", "data.json", "status.json", "config.toml", "metrics.jsonl", "environment.json")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_damage_takes_the_listing_down(run_cli: RunCli, runs: Path, file: str) -> None:
+    for text in DAMAGE:
+        (runs / "a" / file).write_text(text)
+        for words in (("list",), ("list", "--json"), ("show", "runs/a"), ("show", "runs/a", "--json")):
+            outcome = run_cli("runs", *words, in_process=True)
+            assert outcome.code == 0, (text, words, outcome.stderr)
+
+
 def test_compare_warns_about_other_images(run_cli: RunCli, runs: Path) -> None:
     make(runs / "c", ids_hash="other")
     outcome = run_cli("runs", "compare", "runs/a", "runs/c", in_process=True)
