@@ -15,9 +15,11 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/medcli train resnet18 --data synthetic/chest --image-size 64 --arch-opt stem=small --in-channels 1 --limit 400 --epochs 6 --batch-size 32 --out $(DEMO) --overwrite --yes
+	$(BIN)/medcli train resnet18 --data synthetic/chest --image-size 96 --in-channels 1 --epochs 12 --lr 2e-3 --scheduler onecycle --out $(DEMO) --overwrite --yes
 	$(BIN)/medcli evaluate $(DEMO)
-	@echo "report: $(DEMO)/evaluation.txt   figures: $(DEMO)/evaluation.json   curves and confusion matrix: $(DEMO)/plots/"
+	@echo
+	@echo "report:   $(DEMO)/evaluation.txt  (as JSON: $(DEMO)/evaluation.json)"
+	@echo "pictures: $(DEMO)/plots/curves.png  $(DEMO)/plots/test.png"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -26,10 +28,10 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 test-all: check
-	$(BIN)/python -m pytest -n $(JOBS) -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "slow or not slow"
 
 bench: $(STAMP)
 	$(BIN)/python bench/startup.py

@@ -13,11 +13,12 @@ import torch
 from medcli.data.record import data_record
 from medcli.data.subset import take
 from medcli.errors import MedcliError, UsageProblem
+from medcli.evaluation.render import render
 from medcli.evaluation.report import Evaluation
 from medcli.models.build import load_model
 from medcli.prediction.finish import write_predictions
 from medcli.prediction.predict import as_predictions
-from medcli.runs.directory import RunDirectory, claim_run, plan_run, refuse_occupied
+from medcli.runs.directory import RunDirectory, claim_run, plan_run, refuse_occupied, replace_text
 from medcli.runs.records import (
     append_metrics,
     read_metrics,
@@ -131,6 +132,8 @@ def finish(prepared: Prepared, run: RunDirectory, trained: Trained) -> Outcome:
         if split in prepared.batches
     }
     evaluations = write_predictions(run.path, tuple(predictions.values()))
+    text = "\n\n\n".join(render(evaluation, verbose=True) for evaluation in evaluations.values())
+    replace_text(run.path / "evaluation.txt", text + "\n")
     draw_curves([row for row in read_metrics(run) if "epoch" in row], plan.monitor, run.plots / "curves.png")
     for split, evaluation in evaluations.items():
         draw_evaluation(evaluation, run.plots / f"{split}.png")

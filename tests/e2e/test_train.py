@@ -67,6 +67,7 @@ def test_a_run_holds_everything(train: Callable[..., Any], tmp_path: Path) -> No
         "metrics.jsonl",
         "model.safetensors",
         "evaluation.json",
+        "evaluation.txt",
         "checkpoints/last.safetensors",
         "predictions/val.npz",
         "predictions/test.npz",
