@@ -284,7 +284,10 @@ class ComputeSettings:
         int | None,
         Option("processes that decode images (default: by number of cores)", COMPUTE, minimum=0, safe_on_resume=True),
     ] = None
-    seed: Annotated[int, Option("seed of everything drawn at random, the split apart", COMPUTE, minimum=0)] = 0
+    # The largest seed that numpy's old generators take.
+    seed: Annotated[
+        int, Option("seed of everything drawn at random, the split apart", COMPUTE, minimum=0, maximum=2**32 - 1)
+    ] = 0
     deterministic: Annotated[bool, Option("use deterministic kernels only; slower on a GPU", COMPUTE)] = False
 
 

@@ -91,9 +91,9 @@ def _limits(setting: Field) -> str:
     option = setting.option
     words = []
     if option.minimum is not None:
-        words.append(f"{'above' if option.exclusive else 'at least'} {option.minimum:g}")
+        words.append(f"{'above' if option.exclusive else 'at least'} {option.minimum:.10g}")
     if option.maximum is not None:
-        words.append(f"at most {option.maximum:g}")
+        words.append(f"at most {option.maximum:.10g}")
     return ", ".join(words)
 
 

@@ -117,9 +117,9 @@ def _limits(field: Field) -> str:
     low, high = field.option.minimum, field.option.maximum
     words = []
     if low is not None:
-        words.append(f"above {low:g}" if field.option.exclusive else f"of at least {low:g}")
+        words.append(f"above {low:.10g}" if field.option.exclusive else f"of at least {low:.10g}")
     if high is not None:
-        words.append(f"at most {high:g}")
+        words.append(f"at most {high:.10g}")
     return " " + " and ".join(words) if words else ""
 
 
