@@ -325,3 +325,9 @@ def test_replacing_settings_keeps_the_plan_honest(make_plan: MakePlan) -> None:
     plan = make_plan()
     assert replace(plan, loss="focal").loss == "focal"
     assert plan.notes, "random weights must be said"
+
+
+def test_deterministic_kernels_are_asked_for(make_plan: MakePlan) -> None:
+    assert not torch.are_deterministic_algorithms_enabled()
+    prepare(make_plan(deterministic=True))
+    assert torch.are_deterministic_algorithms_enabled()
