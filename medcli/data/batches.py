@@ -155,6 +155,7 @@ def open_batches(
     cache: Cache = "auto",
     cache_limit: float | None = None,
     drop_last: bool = False,
+    drop_lone: bool = False,
     skip_unreadable: bool = False,
     device: torch.device | str = "cpu",
     check: bool = True,
@@ -175,6 +176,7 @@ def open_batches(
         cache_limit: most GiB of memory for these images; default a quarter of what is free. `memory` asked for by name
             ignores the default, but not a limit that was given.
         drop_last: leave out an incomplete last batch.
+        drop_lone: leave out a last batch of one image, where earlier batches hold more.
         skip_unreadable: leave out images that cannot be read, instead of one error that names them all.
         device: where images and labels of a batch are; bytes are moved as bytes.
         check: without a cache, still read every image once now, so that the first epoch cannot meet an unreadable one.
@@ -193,6 +195,7 @@ def open_batches(
         raise UnreadableImages(opened.failures, len(samples))
     if not len(opened.kept):
         raise UnreadableImages(opened.failures, len(samples))
+    count = len(opened.kept)
     return Batches(
         opened.source,
         samples if len(opened.kept) == len(samples) else take(samples, opened.kept),
@@ -200,7 +203,7 @@ def open_batches(
         batch_size=batch_size,
         seed=seed,
         shuffle=shuffle,
-        drop_last=drop_last,
+        drop_last=drop_last or (drop_lone and count > batch_size > 1 and count % batch_size == 1),
         device=torch.device(device),
         storage=opened.storage,
         note=opened.note,

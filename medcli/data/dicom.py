@@ -82,8 +82,11 @@ def decode_dicom(data: bytes, name: str, window: str | tuple[float, float], say:
     check_size(name, int(header.Columns), int(header.Rows))
     _check_decoder(header, name)
     kind = str(header.PhotometricInterpretation)
-    stored = pixel_array(header)
     syntax = header.file_meta.TransferSyntaxUID.name
+    try:
+        stored = pixel_array(header)
+    except RuntimeError as error:  # what pydicom raises once every decoder has refused the data
+        raise UnreadableImage(name, f"its pixel data is damaged: no decoder of {syntax} can read it") from error
     say(f"decoded {syntax}: {stored.shape[1]}×{stored.shape[0]}, {stored.dtype}, {kind}")
     if kind == "PALETTE COLOR":
         colours = apply_color_lut(stored, header)[..., :3]

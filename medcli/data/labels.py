@@ -81,6 +81,13 @@ def read_labels(columns: Sequence[LabelColumn], where: Callable[[int], str], rul
         UsageProblem: the columns cannot be the task asked for, or name a single class only.
     """
     task = _task(columns, rules)
+    if rules.expected is not None and len(columns) > 1 and task not in {"multilabel", "multioutput"}:
+        raise UsageProblem(
+            f"the model predicts one {task} target, and there are {len(columns)} label columns: "
+            f"{_listed(column.name for column in columns)}",
+            hint="name the one it was trained for with `--label-column COLUMN`",
+            code="other-target",
+        )
     if task == "multilabel":
         labelled = _multilabel(columns, where, rules)
     elif task == "multioutput":

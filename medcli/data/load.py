@@ -176,9 +176,14 @@ def _load(one: Named, target: Target | None, lenient: bool) -> DataSet:
     except ValueError as error:
         raise UsageProblem(str(error), where="--window", code="bad-window") from None
     cases = _cases(one)
-    labelled = read_labels(cases.columns, cases.where, _rules(cases, one.settings, target))
+    try:
+        labelled = read_labels(cases.columns, cases.where, _rules(cases, one.settings, target))
+    except UsageProblem as problem:
+        raise _located(problem, one.path) from problem
+    if labelled.bad and not labelled.keep.any() and target is not None:
+        raise _other_target(cases, target, one.path)
     if labelled.bad and not lenient:
-        raise _impossible(labelled.bad)
+        raise _impossible(labelled.bad, one.path)
     cases = _with_patients(cases, one.settings)
     dataset = _dataset(one, cases, labelled, drawing=target is None)
     if target is None and not lenient:
@@ -287,6 +292,13 @@ def _dataset(one: Named, cases: Cases, labelled: Labelled, *, drawing: bool) -> 
     rows = np.flatnonzero(labelled.keep)
     if not len(rows):
         raise UsageProblem(f"no case of `{one.path}` has a usable label", code="no-labels")
+    gone = [] if cases.splits is None else [s for s in SPLITS if s in cases.splits and s not in cases.splits[rows]]
+    if gone and drawing:
+        raise UsageProblem(
+            f"no {' and no '.join(f'`{split}`' for split in gone)} case of `{one.path}` has a label",
+            hint=f"`medcli data check --data {one.path}` counts labels by split",
+            code="no-labels",
+        )
     labels = labelled.labels[rows]
     patients = None if cases.patients is None else cases.patients[rows]
     notes = [*cases.notes, *labelled.notes]
@@ -363,7 +375,10 @@ def _refuse_one_class(dataset: DataSet) -> None:
     if len(present) == 1:
         name = dataset.target.class_names[present.pop()]
         raise UsageProblem(
-            f"the training cases hold one class only (`{name}`); a classifier needs two", code="one-class"
+            f"the training cases hold one class only (`{name}`); a classifier needs two",
+            where=dataset.origin,
+            hint=f"`medcli data check --data {dataset.origin}` counts classes by split",
+            code="one-class",
         )
 
 
@@ -378,7 +393,29 @@ def _limited(dataset: DataSet, settings: DataSettings) -> DataSet:
     return replace(dataset, splits=splits, notes=(*dataset.notes, f"limited to {counts}"))
 
 
-def _impossible(bad: Iterable[BadLabel]) -> UsageProblem:
+def _located(problem: UsageProblem, path: str) -> UsageProblem:
+    """The same problem with the data set it is about, unless it names a place of its own."""
+    if problem.where:
+        return problem
+    return UsageProblem(problem.message, where=path, hint=problem.hint, code=problem.code)
+
+
+def _other_target(cases: Cases, target: Target, path: str) -> UsageProblem:
+    found = sorted({cell for column in cases.columns for cell in column.cells})
+    known = target.class_names or tuple(name for output in target.outputs for name in output.classes)
+    listed, trained = (
+        ", ".join(f"`{name}`" for name in names[:SHOWN]) + (" …" if len(names) > SHOWN else "")
+        for names in (found, known)
+    )
+    return UsageProblem(
+        f"the labels {listed} are none of the classes the model was trained for: {trained}",
+        where=path,
+        hint="`--label-column` chooses another column of a table; a model for these labels has to be trained",
+        code="other-target",
+    )
+
+
+def _impossible(bad: Iterable[BadLabel], path: str) -> UsageProblem:
     listed = list(bad)
     if len(listed) == 1:
         return UsageProblem(listed[0].reason, where=listed[0].where, code="bad-label")
@@ -387,7 +424,7 @@ def _impossible(bad: Iterable[BadLabel]) -> UsageProblem:
     return UsageProblem(
         f"{len(listed)} labels are impossible:\n{lines}{more}",
         where=listed[0].where,
-        hint="`medcli data check --fix-report FILE` lists them all",
+        hint=f"`medcli data check --data {path} --fix-report FILE` lists them all, with the same flags about labels",
         code="bad-label",
     )
 

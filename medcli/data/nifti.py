@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,9 @@ def decode_nifti(data: bytes, name: str, window: str | tuple[float, float], say:
         from nibabel.filebasedimages import ImageFileError
         from nibabel.spatialimages import HeaderDataError
         from nibabel.wrapstruct import WrapStructError
+
+        # nibabel says what it finds odd in a header on the terminal, before it raises.
+        logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
     except ModuleNotFoundError:
         raise UnreadableImage(name, "reading NIfTI needs nibabel: `pip install 'medcli[nifti]'`") from None
     raw = gzip.decompress(data) if data[:2] == GZIP_MAGIC else data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -31,7 +32,11 @@ class UnreadableImages(RunFailure):
 
     def __init__(self, failures: Sequence[Failure], total: int) -> None:
         self.failures, self.total = tuple(failures), total
-        listed = "".join(f"\n  {failure.path}: {failure.reason}" for failure in failures)
+        # A damaged array of an archive takes all its images with it: one line, not one for each of them.
+        counted = Counter(f"{failure.path}: {failure.reason}" for failure in failures)
+        listed = "".join(
+            f"\n  {line}" + (f" ({count:,} images)" if count > 1 else "") for line, count in counted.items()
+        )
         number = "1 image" if len(failures) == 1 else f"{len(failures):,} images"
         super().__init__(
             f"{number} of {total:,} cannot be read:{listed}",

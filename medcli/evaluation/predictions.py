@@ -272,6 +272,10 @@ def _read_arrays(source: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         # Opened here, because numpy leaves the file open when the archive in it is damaged.
         with source.open("rb") as file:
+            # numpy takes whatever is neither an archive nor an array for a pickle.
+            if file.read(2) not in {b"PK", b"\x93N"}:
+                raise zipfile.BadZipFile
+            file.seek(0)
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise _refusal(source, "this is a single array, not an .npz file of several")

@@ -214,7 +214,11 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> LoadedMo
 
 def _read(path: Path) -> tuple[ModelSpec, Preprocessing, Mapping[str, Any], dict[str, torch.Tensor]]:
     if not path.is_file():
-        raise UsageProblem(f"there is no model file `{path}`", code="no-model-file")
+        raise UsageProblem(
+            f"there is no model file `{path}`",
+            hint="`medcli runs list` shows the runs here and how each ended",
+            code="no-model-file",
+        )
     try:
         with safe_open(str(path), framework="pt") as handle:
             metadata = handle.metadata() or {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,8 +40,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             draft.replace(path)
         except SafetensorError as error:
             # safetensors words a full disk itself, with the system's error number inside.
-            if "os error 28" in str(error):
-                raise OSError(28, "No space left on device") from error
+            if number := re.search(r"os error (\d+)", str(error)):
+                raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
             raise RunFailure(f"`{path}` cannot be written: {error}", code="cannot-write") from error
         finally:
             draft.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import inspect
 import logging
 import math
 import pickle
+import struct
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -119,7 +120,10 @@ def _read_any(path: Path) -> Mapping[str, Any]:
             where="--weights",
             hint="ask its author for a safetensors file",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+    # What the reader of old PyTorch files makes of foreign bytes depends on the bytes.
+    except (
+        RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError, struct.error,
+    ) as error:  # fmt: skip
         raise UsageProblem(
             f"`{path}` is damaged or is no PyTorch file: {_first_line(error)}", code="bad-weights", where="--weights"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -151,13 +152,19 @@ def claim_run(
                 shutil.rmtree(found)
             else:
                 found.unlink(missing_ok=True)
+    made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
         mark = {"schema": SCHEMA, "command": command, "created": datetime.now(UTC).isoformat(timespec="seconds")}
         (path / MANIFEST).write_text(json.dumps(mark) + "\n", encoding="utf-8")
     except OSError as error:
+        # An empty mark would make the next attempt believe that a run is here.
+        with contextlib.suppress(OSError):
+            (path / MANIFEST).unlink(missing_ok=True)
+            if made:
+                path.rmdir()
         raise UsageProblem(
-            f"`{path}` cannot be written: {error.strerror or error}",
+            f"`{path}` cannot be written: {(error.strerror or str(error)).lower()}",
             where="--out",
             hint="choose another place with `--out DIR`",
             code="cannot-write",
@@ -240,9 +247,16 @@ class writing:  # noqa: N801 (reads as a statement)
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         raise RunFailure(
             f"`{self.path}` cannot be written: {'no space is left' if full else error.strerror or error}",
-            hint="free some space, then `--resume` the run" if full else None,
+            hint=self._way_on() if full else None,
             code="no-space" if full else "cannot-write",
         ) from error
+
+    def _way_on(self) -> str:
+        folder = self.path.parent
+        run = RunDirectory(folder if (folder / MANIFEST).is_file() else folder.parent)
+        if run.checkpoint_file.is_file():
+            return f"free some space, then `--resume {run.path}`"
+        return "free some space and try again, or write to another disk"
 
 
 def replace_text(path: Path, text: str) -> None:

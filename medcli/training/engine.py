@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,8 +103,10 @@ def prepare(plan: Plan, *, progress: Callable[[str, int, int], None] | None = No
     if settings.init_from:
         notes.append(start_from(classifier, plan, Path(settings.init_from)))
     freeze(classifier, plan)
-    batches = open_splits(plan, device, progress)
+    with explain_out_of_memory(plan):
+        batches = open_splits(plan, device, progress)
     notes += storage_notes(batches)
+    refuse_lone_images(classifier, batches["train"], plan)
     # accelerate keeps one state per process and would refuse a second training with another precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device.type == "cpu")
@@ -142,12 +145,19 @@ def prepare(plan: Plan, *, progress: Callable[[str, int, int], None] | None = No
 
 def start_from(classifier: Classifier, plan: Plan, run: Path) -> str:
     """Copy the best weights of a run into the network; a head for other classes stays new. Returns what was done."""
+    if not run.exists():
+        raise UsageProblem(
+            f"there is no run `{run}`",
+            where="--init-from",
+            hint="`medcli runs list` shows the runs here",
+            code="not-a-run",
+        )
     loaded = load_model(run / "model.safetensors" if run.is_dir() else run)
     if loaded.spec.architecture != plan.spec.architecture:
         raise UsageProblem(
-            f"`--init-from` is a {loaded.spec.architecture}, this is a {plan.spec.architecture}",
-            where=str(run),
-            hint=f"use `medcli train {loaded.spec.architecture} … --init-from {run}`",
+            f"`{run}` is a `{loaded.spec.architecture}`, whose weights do not fit a `{plan.spec.architecture}`",
+            where="--init-from",
+            hint=f"`medcli train {loaded.spec.architecture} … --init-from {run}`",
             code="other-architecture",
         )
     classifier.backbone.load_state_dict(loaded.classifier.backbone.state_dict())
@@ -156,6 +166,29 @@ def start_from(classifier: Classifier, plan: Plan, run: Path) -> str:
         classifier.medcli_head.load_state_dict(loaded.classifier.medcli_head.state_dict())
         return f"weights: the best of {run}, head included"
     return f"weights: the backbone of {run}; the head is new, because the targets differ"
+
+
+def refuse_lone_images(classifier: Classifier, batches: Batches, plan: Plan) -> None:
+    """Where every batch holds one image, see whether the network can normalise it at all.
+
+    Raises:
+        UsageProblem: a normalisation layer over the batch meets a single number per channel.
+    """
+    if min(batches.images, plan.compute.batch_size) > 1:
+        return
+    preprocessing = plan.preprocessing
+    image = torch.zeros(1, preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            deepcopy(classifier).train()(image)
+    except ValueError as error:
+        one = plan.compute.batch_size == 1
+        raise UsageProblem(
+            f"`{plan.spec.architecture}` normalises over the batch and cannot learn from one image at a time",
+            where="--batch-size" if one else plan.data.origin,
+            hint="`--batch-size 2` or more" if one else "train on at least two images",
+            code="batch-of-one",
+        ) from error
 
 
 def freeze(classifier: Classifier, plan: Plan) -> None:

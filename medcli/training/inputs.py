@@ -51,7 +51,7 @@ def _open_split(
     progress: Callable[[int, int], None] | None,
 ) -> Batches:
     compute, settings = plan.compute, plan.data_settings
-    count, learn = len(samples), split == "train"
+    learn = split == "train"
     return open_batches(
         samples,
         plan.preprocessing,
@@ -62,7 +62,7 @@ def _open_split(
         cache=settings.cache,
         cache_limit=cache_limit,
         # A last batch of one image has no variance for a normalisation layer to divide by.
-        drop_last=learn and count > compute.batch_size > 1 and count % compute.batch_size == 1,
+        drop_lone=learn,
         skip_unreadable=settings.skip_unreadable,
         device=device,
         progress=progress,

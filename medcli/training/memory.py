@@ -26,7 +26,7 @@ def explain_out_of_memory(plan: Plan) -> Iterator[None]:
         raise RunFailure(_sentence(plan), hint=_advice(plan), code="out-of-memory") from error
     except RuntimeError as error:
         # The CPU allocator and MPS report it as a plain RuntimeError.
-        if "not enough memory" not in str(error) and "out of memory" not in str(error).lower():
+        if not any(words in str(error).lower() for words in ("not enough memory", "allocate memory", "out of memory")):
             raise
         raise RunFailure(_sentence(plan), hint=_advice(plan), code="out-of-memory") from error
 

@@ -319,8 +319,8 @@ def test_an_archive_without_val_gets_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"train_images": None, "val_images": None, "test_images": None}, "has no arrays `train_images`"),
-        ({"train_labels": None}, "has no arrays"),
+        ({"train_images": None, "val_images": None, "test_images": None}, "has no array `train_images`"),
+        ({"train_labels": None}, "has no array `train_labels`"),
         ({"train_images": np.array([{}] * 12, dtype=object)}, "never unpickled"),
         ({"train_labels": np.array(["a"] * 12, dtype=object)}, "never unpickled"),
         ({"train_labels": np.array(["a"] * 12)}, "no numbers"),

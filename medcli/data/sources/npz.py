@@ -120,10 +120,14 @@ def npz_cases(path: str) -> Cases:
     """
     members = _members(path)
     present = [split for split in SPLITS if f"{split}_images" in members]
-    if not present or any(f"{split}_labels" not in members for split in present):
+    wanted = [f"{split}_{part}" for split in present or ("train",) for part in ("images", "labels")]
+    absent = [f"`{key}`" for key in wanted if key not in members]
+    if absent:
         raise UsageProblem(
-            f"`{path}` has no arrays `train_images` and `train_labels`; it holds "
+            f"`{path}` has no array{'s' * (len(absent) > 1)} {' and '.join(absent)}; it holds "
             + (", ".join(f"`{key}`" for key in sorted(members)) or "nothing"),
+            hint="a MedMNIST-style file holds `train_images` [n, H, W] and `train_labels` [n, 1], and the same for "
+            "`val` and `test`",
             code="npz-keys",
         )
     images = [members[f"{split}_images"] for split in present]
