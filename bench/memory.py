@@ -58,7 +58,8 @@ def main() -> int:
         stream = peak(folder, Path(name) / "stream", "--cache", "off")
     gib = 2**30
     print(f"{IMAGES} images of {SIZE} px, decoded {DECODED / gib:.2f} GiB; peak of the whole process:")
-    print(f"  in memory {whole / gib:.2f} GiB, on disk {disk / gib:.2f} GiB, decoded every epoch {stream / gib:.2f} GiB")
+    for how, size in (("in memory", whole), ("on disk", disk), ("decoded every epoch", stream)):
+        print(f"  {how:<20} {size / gib:.2f} GiB")
     saved = whole - max(disk, stream)
     print(f"  saved {saved / gib:.2f} GiB (bar {SHARE * DECODED / gib:.2f})")
     return int(saved < SHARE * DECODED)
