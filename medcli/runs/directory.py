@@ -245,8 +245,9 @@ class writing:  # noqa: N801 (reads as a statement)
         if not isinstance(error, OSError):
             return
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        reason = "no space is left" if full else (error.strerror or str(error)).lower()
         raise RunFailure(
-            f"`{self.path}` cannot be written: {'no space is left' if full else error.strerror or error}",
+            f"`{self.path}` cannot be written: {reason}",
             hint=self._way_on() if full else None,
             code="no-space" if full else "cannot-write",
         ) from error
