@@ -197,6 +197,13 @@ def test_predict_prints_a_table_in_input_order(medcli: RunCli, small_run: SmallR
     assert sum(result["predictions"][0][f"score_{name}"] for name in ("clear", "opaque")) == pytest.approx(1)
 
 
+def test_verbose_says_how_images_become_input(medcli: RunCli, small_run: SmallRun, tmp_path: Path) -> None:
+    draw_images(tmp_path / "new", 2, 3)
+    words = ("predict", small_run.run.path, "new", "--device", "cpu")
+    assert "made square by `squash`" not in run(medcli, *words)[2]
+    assert "made square by `squash`" in run(medcli, *words, "-v")[2]
+
+
 @pytest.mark.parametrize("ending", ["csv", "json"])
 def test_predict_writes_a_file(medcli: RunCli, small_run: SmallRun, tmp_path: Path, ending: str) -> None:
     words = ["predict", small_run.run.path, small_run.data / "test", "--out", f"scores.{ending}"]

@@ -42,6 +42,11 @@ def predict(run: RunArgument, inputs: InputsArgument, flags: Flags) -> ExitCode 
     if resolved.origin("window").layer == "default":
         window = loaded.preprocessing.window
     entries = list_inputs(inputs, window)
+    how = loaded.preprocessing
+    output.detail(
+        f"{loaded.spec.architecture}: {how.channels} x {how.image_size} x {how.image_size} px, "
+        f"made square by `{how.fit}`, window `{window}`"
+    )
     if settings.dry_run:
         count = f"{len(entries)} image{'s' if len(entries) != 1 else ''}"
         output.answer({"images": len(entries)}, f"{count} would be predicted with {loaded.spec.architecture}")

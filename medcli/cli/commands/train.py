@@ -12,6 +12,7 @@ from medcli.errors import ExitCode
 if TYPE_CHECKING:
     from medcli.runs.directory import RunDirectory
     from medcli.runs.status import Status
+    from medcli.settings.resolve import Resolved
     from medcli.training.dry_run import DryRun
     from medcli.training.overfit import Overfit
     from medcli.training.session import Outcome
@@ -54,6 +55,7 @@ def train(architecture: OptionalArchitecture, flags: Flags) -> ExitCode | None:
             return None
     else:
         start = fresh("train", architecture, flags.given)
+    _say_settings(output, start.resolved)
     if settings.dry_run:
         _rehearsed(output, rehearse(start, watch))
         return None
@@ -64,8 +66,18 @@ def train(architecture: OptionalArchitecture, flags: Flags) -> ExitCode | None:
     return None
 
 
+def _say_settings(output: Output, resolved: Resolved) -> None:
+    """For `-v`: every setting that somebody chose, and who."""
+    from medcli.cli.commands.config import value_text
+
+    for name, value in resolved.values.items():
+        origin = resolved.origin(name)
+        if origin.layer != "default":
+            output.detail(f"{name} = {value_text(value)} ({origin})")
+
+
 def _trained(output: Output, outcome: Outcome) -> None:
-    from medcli.evaluation.render import interval_text
+    from medcli.evaluation.render import interval_text, render
 
     run, best = str(outcome.run.path), outcome.best
     result = {
@@ -85,6 +97,8 @@ def _trained(output: Output, outcome: Outcome) -> None:
             shown = [figure for figure in evaluation.figures.values() if figure.headline][:2]
             figures = ", ".join(f"{one.name} {one.value:.4f} {interval_text(one)}" for one in shown)
             lines.append(f"{split}: {figures}")
+        if output.settings.verbose:
+            lines += ["", *(f"{render(one, verbose=True)}\n" for one in outcome.evaluations.values())]
         return "\n".join([*lines, f"run: {run}"])
 
     output.answer(result, text, identifier=run, run_dir=run)
