@@ -14,7 +14,7 @@ from typing import Any
 from medcli.errors import MedcliError, UsageProblem, nearest
 from medcli.plugin import API_VERSION
 from medcli.registry.namespaces import package_directory
-from medcli.registry.toml_lines import find_lines
+from medcli.toml_lines import find_lines
 
 __all__ = ["CARD", "CardFile", "Table", "card_file", "check_api"]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from medcli.errors import UsageProblem
+from medcli.toml_lines import find_lines
 
 __all__ = ["Document", "parse_toml", "read_toml"]
 
@@ -32,10 +33,7 @@ class Document:
     @cached_property
     def lines(self) -> Mapping[tuple[str, ...], int]:
         """Key path from the top of the file -> line, counted from 1."""
-        lines: dict[tuple[str, ...], int] = {}
-        for key, line in _lines(self.text):
-            lines.setdefault(key, line)
-        return lines
+        return find_lines(self.text)
 
     def where(self, *path: str) -> str:
         """`file:line` of a key, or of the nearest table around it."""
@@ -90,42 +88,3 @@ def parse_toml(text: str, shown: str) -> Document:
 
 def _lower_first(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
-
-
-def _lines(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Key paths with the line on which their statement starts.
-
-    In TOML a line that parses on its own is a whole statement, so statements are found by letting the parser try: no
-    second grammar that could disagree with it.
-    """
-    import tomli
-
-    lines = text.replace("\r\n", "\n").split("\n")
-    table: tuple[str, ...] = ()
-    position = 0
-    while position < len(lines):
-        end = position + 1
-        while True:
-            try:
-                statement = tomli.loads("\n".join(lines[position:end]))
-                break
-            except tomli.TOMLDecodeError:
-                end += 1
-                if end > len(lines):
-                    return
-        paths = list(_paths(statement))
-        if paths and lines[position].lstrip().startswith("["):
-            table = paths[-1]
-            for length in range(1, len(table) + 1):
-                yield table[:length], position + 1
-        else:
-            for path in paths:
-                yield (*table, *path), position + 1
-        position = end
-
-
-def _paths(value: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for key, inner in value.items():
-        yield (key,)
-        if isinstance(inner, dict):
-            yield from ((key, *rest) for rest in _paths(inner))

@@ -112,3 +112,4 @@ def test_lines_are_found_in_whatever_is_written(content: dict[str, object]) -> N
     for key in content:
         line = int(document.where(key).rpartition(":")[2])
         assert 1 <= line <= text.count("\n") + 1
+        assert (key,) in document.lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medcli.registry.toml_lines import find_lines
+from medcli.toml_lines import find_lines
 
 TEXT = '''# comment
 api = 1
@@ -32,6 +32,9 @@ k = { inner = 1 }
 k = 1
 [[many]]
 k = 2
+[many.below]
+k = 3
+["quo\u0074ed".deep.er]
 '''
 
 
@@ -53,6 +56,8 @@ def test_lines_of_tables_keys_and_items():
     assert lines["one", "two.three", "k"] == 23
     assert lines["many", "0", "k"] == 26
     assert lines["many", "1", "k"] == 28
+    assert lines["many", "1", "below", "k"] == 30
+    assert lines["quoted", "deep"] == lines["quoted", "deep", "er"] == 31
 
 
 def test_the_text_is_what_a_parser_reads():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 __all__ = ["find_lines"]
 
@@ -20,7 +21,8 @@ def find_lines(text: str) -> dict[Path, int]:
     table: Path = ()
     key: Path = ()
     depth, item, closing = 0, 0, ""
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not `splitlines`: TOML strings may hold U+2028 and its like, which end no line.
+    for number, line in enumerate(text.split("\n"), 1):
         bare = line.strip()
         if closing:  # inside a multi-line string
             if closing in line:
@@ -31,7 +33,8 @@ def find_lines(text: str) -> dict[Path, int]:
                 continue
             if bare.startswith("["):
                 double = bare.startswith("[[")
-                table = _key(bare[2 if double else 1 :])
+                *above, last = _key(bare[2 if double else 1 :])
+                table = (*_within(above, counts, lines, number), last)
                 if double:
                     counts[table] = counts.get(table, -1) + 1
                     lines.setdefault(table, number)
@@ -48,16 +51,36 @@ def find_lines(text: str) -> dict[Path, int]:
     return lines
 
 
+def _within(names: Sequence[str], counts: Mapping[Path, int], lines: dict[Path, int], number: int) -> Path:
+    """The path of the tables around a table; of an array of tables it is the latest one."""
+    path: Path = ()
+    for name in names:
+        path = (*path, name)
+        lines.setdefault(path, number)
+        if path in counts:
+            path = (*path, str(counts[path]))
+    return path
+
+
 def _key(text: str) -> Path:
     """The parts of a dotted key at the start of `text`."""
     parts: list[str] = []
     position = 0
     while match := _PART.match(text, position):
-        parts.append(next(part for part in match.groups()[:3] if part is not None))
+        escaped, literal, bare, _ = match.groups()
+        parts.append(next(part for part in (literal, bare, _plain(escaped)) if part is not None))
         position = match.end()
         if match.group(4) != ".":
             break
     return tuple(parts)
+
+
+def _plain(escaped: str | None) -> str | None:
+    if escaped is None or "\\" not in escaped:
+        return escaped
+    import tomli
+
+    return str(tomli.loads(f'key = "{escaped}"')["key"])
 
 
 def _balance(line: str, depth: int) -> tuple[int, str]:
