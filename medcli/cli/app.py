@@ -43,8 +43,8 @@ COMMAND_TABLE: Mapping[str, Place] = {
     "models list": Place("medcli.cli.commands.models:list_models", "list the architectures that can be built"),
     "models show": Place("medcli.cli.commands.models:show_model", "show the card of an architecture, and its layers"),
     "runs list": Place("medcli.cli.commands.runs:list_runs", "list runs with their state and best figure"),
-    "runs show": Place("medcli.cli.commands.runs:show_run", "show one run"),
-    "runs compare": Place("medcli.cli.commands.runs:compare_runs", "compare runs by one figure"),
+    "runs show": Place("medcli.cli.commands.runs_show:show_run", "show one run"),
+    "runs compare": Place("medcli.cli.commands.runs_compare:compare_runs", "compare runs by one figure"),
     "data check": Place(
         "medcli.cli.commands.data:check_data", "look for leakage, duplicates, unreadable files, bad labels"
     ),
