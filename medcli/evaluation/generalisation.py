@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from medcli.errors import UsageProblem
+from medcli.evaluation.figures import Evaluation
 from medcli.evaluation.render import aligned, number_text
-from medcli.evaluation.report import Evaluation
 from medcli.evaluation.resampling import percentile_interval
 
 __all__ = ["Gap", "gaps", "render_comparison"]

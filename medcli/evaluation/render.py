@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from medcli.evaluation.report import Evaluation, Figure
+    from medcli.evaluation.figures import Evaluation, Figure
 
 __all__ = ["aligned", "interval_text", "number_text", "render"]
 

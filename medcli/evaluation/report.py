@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,145 +15,17 @@ from medcli.errors import UsageProblem
 from medcli.evaluation.calibration import reliability
 from medcli.evaluation.conventions import HEADLINES, PER_CLASS, convention
 from medcli.evaluation.discrimination import confusion_matrix
-from medcli.evaluation.predictions import Predictions, check_predictions, target_to_dict
+from medcli.evaluation.figures import ClassRow, Evaluation, Figure
+from medcli.evaluation.predictions import Predictions, check_predictions
 from medcli.evaluation.resampling import Clusters, clusters_of, percentile_interval, resample_weights
 from medcli.evaluation.scores import Column, columns_of, probabilities
 from medcli.evaluation.statistics import Figures, LabelStatistics, SingleStatistics
 from medcli.settings.groups import EvaluationSettings
 
-__all__ = ["SCHEMA", "ClassRow", "Evaluation", "Figure", "evaluate"]
+__all__ = ["evaluate"]
 
-SCHEMA = "medcli-evaluation/1"
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number with what is needed to judge it.
-
-    Args:
-        name: such as `auc`.
-        value: the estimate; NaN where undefined.
-        low: lower end of the 95 % interval; NaN where there is none.
-        high: upper end.
-        failed: resamples in which the figure was undefined; they are left out of the interval.
-        convention: what exactly it is.
-        headline: whether it is shown first.
-    """
-
-    name: str
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-    failed: int = 0
-    convention: str = ""
-    headline: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values; NaN becomes None."""
-        return {
-            "value": _number(self.value),
-            "low": _number(self.low),
-            "high": _number(self.high),
-            "failed_resamples": self.failed,
-            "convention": self.convention,
-            "headline": self.headline,
-        }
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """The figures of one class, grade or label.
-
-    Args:
-        name: the class.
-        n: cases that were judged (for a label: observed entries).
-        positives: cases of this class.
-        figures: name -> figure.
-    """
-
-    name: str
-    n: int
-    positives: int
-    figures: Mapping[str, Figure]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """All figures of one split.
-
-    Args:
-        data_name: the data set.
-        split: `train`, `val`, `test` or `""`.
-        target: what was predicted.
-        n: labelled cases.
-        excluded: cases without any label.
-        patients: number of patients among the labelled cases, or None when no patients are known.
-        resamples: bootstrap resamples behind the intervals.
-        bins: bins of the calibration figures.
-        binning: `width` or `mass`.
-        figures: overall figures by name, in reading order.
-        classes: per class or label; empty for multioutput.
-        confusion: int64 [K, K], rows labels, columns predictions, or None (multilabel, multioutput).
-        reliability: for single-label targets, the rows (cases, mean confidence, accuracy) of the bins that hold cases.
-        outputs: for multioutput, the evaluation of each output by name.
-        notes: sentences the reader should see.
-        draws: figure -> bootstrap draws [r]; kept for differences between evaluations, not stored.
-    """
-
-    data_name: str
-    split: str
-    target: Target
-    n: int
-    excluded: int
-    patients: int | None
-    resamples: int
-    bins: int
-    binning: str
-    figures: Mapping[str, Figure]
-    classes: tuple[ClassRow, ...] = ()
-    confusion: npt.NDArray[np.int64] | None = None
-    reliability: tuple[tuple[int, float, float], ...] = ()
-    outputs: Mapping[str, Evaluation] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    draws: Mapping[str, Floats] = field(default_factory=dict, repr=False, compare=False)
-
-    def value(self, name: str) -> float:
-        """The estimate of a figure; NaN when this target has no such figure."""
-        return self.figures[name].value if name in self.figures else math.nan
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON document (schema `medcli-evaluation/1`); NaN becomes None."""
-        return {
-            "schema": SCHEMA,
-            "data": self.data_name,
-            "split": self.split,
-            "target": target_to_dict(self.target),
-            "n": self.n,
-            "excluded": self.excluded,
-            "patients": self.patients,
-            "resamples": self.resamples,
-            "bins": self.bins,
-            "binning": self.binning,
-            "figures": {name: figure.to_dict() for name, figure in self.figures.items()},
-            "classes": [
-                {
-                    "name": row.name,
-                    "n": row.n,
-                    "positives": row.positives,
-                    "figures": {name: figure.to_dict() for name, figure in row.figures.items()},
-                }
-                for row in self.classes
-            ],
-            "confusion": None if self.confusion is None else self.confusion.tolist(),
-            "reliability": [
-                {"n": count, "confidence": confidence, "accuracy": accuracy}
-                for count, confidence, accuracy in self.reliability
-            ],
-            "outputs": {name: one.to_dict() for name, one in self.outputs.items()},
-            "notes": list(self.notes),
-        }
 
 
 def evaluate(predictions: Predictions, settings: EvaluationSettings | None = None, *, seed: int = 0) -> Evaluation:
@@ -410,7 +282,3 @@ def _single_patient_note(clusters: Clusters, settings: EvaluationSettings) -> li
     if settings.bootstrap and clusters.count == 1:
         return ["there is one patient only: the intervals have no width and mean nothing"]
     return []
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from medcli.errors import RunFailure, UsageProblem
+from medcli.evaluation.figures import Evaluation
 from medcli.evaluation.predictions import Predictions, save_predictions
-from medcli.evaluation.report import Evaluation, evaluate
+from medcli.evaluation.report import evaluate
 from medcli.settings.groups import EvaluationSettings
 
 __all__ = ["EVALUATION_FILE", "read_evaluations", "write_predictions"]

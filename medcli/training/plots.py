@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from medcli.evaluation.report import Evaluation
+from medcli.evaluation.figures import Evaluation
 
 __all__ = ["draw_curves", "draw_evaluation"]
 

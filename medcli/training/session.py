@@ -13,8 +13,8 @@ import torch
 from medcli.data.record import data_record
 from medcli.data.subset import take
 from medcli.errors import MedcliError, UsageProblem
+from medcli.evaluation.figures import Evaluation
 from medcli.evaluation.render import render
-from medcli.evaluation.report import Evaluation
 from medcli.models.build import load_model
 from medcli.prediction.finish import write_predictions
 from medcli.prediction.predict import as_predictions

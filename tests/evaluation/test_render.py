@@ -10,10 +10,11 @@ import pytest
 
 from medcli.data.target import Output, Target
 from medcli.errors import UsageProblem
+from medcli.evaluation.figures import Evaluation
 from medcli.evaluation.generalisation import gaps, render_comparison
 from medcli.evaluation.predictions import Predictions
 from medcli.evaluation.render import render
-from medcli.evaluation.report import Evaluation, evaluate
+from medcli.evaluation.report import evaluate
 from medcli.settings.groups import EvaluationSettings
 
 

@@ -18,8 +18,9 @@ from sklearn.preprocessing import label_binarize
 
 from medcli.data.target import Output, Target, Task
 from medcli.errors import UsageProblem
+from medcli.evaluation.figures import Evaluation
 from medcli.evaluation.predictions import Predictions
-from medcli.evaluation.report import Evaluation, evaluate
+from medcli.evaluation.report import evaluate
 from medcli.evaluation.scores import sigmoid, softmax
 from medcli.settings.groups import EvaluationSettings
 

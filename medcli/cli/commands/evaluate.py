@@ -12,8 +12,8 @@ from medcli.cli.output import Output
 from medcli.errors import ExitCode, UsageProblem
 
 if TYPE_CHECKING:
+    from medcli.evaluation.figures import Evaluation
     from medcli.evaluation.predictions import Predictions
-    from medcli.evaluation.report import Evaluation
     from medcli.settings.groups import EvaluationSettings
     from medcli.settings.resolve import Resolved
 
@@ -217,11 +217,15 @@ def _predict_sets(source: str, resolved: Resolved, output: Output) -> tuple[Pred
         )
         for name, reason in skipped:
             output.warn(f"{name} left out: {reason}")
-        if internal is not None and _same_cases(internal, predictions):
+        if before is not None and internal is before and _same_cases(before, predictions):
             output.note(f"note: `{dataset.name}` is the run's own test, predicted again")
-            internal = None
+            # The run remembers its patients even where this command line does not say how to find them.
+            patients = before.patients if predictions.patients is None else predictions.patients
+            internal = replace(predictions, patients=patients)
+            continue
         found.append(predictions)
-    return internal, found
+    # Alone, the run's own test is simply what is judged; beside other sets it is what they are compared with.
+    return (internal, found) if found or internal is None else (None, [internal])
 
 
 def _same_cases(one: Predictions, other: Predictions) -> bool:

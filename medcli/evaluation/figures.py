@@ -1,0 +1,152 @@
+"""What an evaluation holds: every figure with its interval, and how it is written as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medcli.data.target import Target
+from medcli.evaluation.predictions import target_to_dict
+
+__all__ = ["SCHEMA", "ClassRow", "Evaluation", "Figure"]
+
+SCHEMA = "medcli-evaluation/1"
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number with what is needed to judge it.
+
+    Args:
+        name: such as `auc`.
+        value: the estimate; NaN where undefined.
+        low: lower end of the 95 % interval; NaN where there is none.
+        high: upper end.
+        failed: resamples in which the figure was undefined; they are left out of the interval.
+        convention: what exactly it is.
+        headline: whether it is shown first.
+    """
+
+    name: str
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    failed: int = 0
+    convention: str = ""
+    headline: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; NaN becomes None."""
+        return {
+            "value": _number(self.value),
+            "low": _number(self.low),
+            "high": _number(self.high),
+            "failed_resamples": self.failed,
+            "convention": self.convention,
+            "headline": self.headline,
+        }
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """The figures of one class, grade or label.
+
+    Args:
+        name: the class.
+        n: cases that were judged (for a label: observed entries).
+        positives: cases of this class.
+        figures: name -> figure.
+    """
+
+    name: str
+    n: int
+    positives: int
+    figures: Mapping[str, Figure]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures of one split.
+
+    Args:
+        data_name: the data set.
+        split: `train`, `val`, `test` or `""`.
+        target: what was predicted.
+        n: labelled cases.
+        excluded: cases without any label.
+        patients: number of patients among the labelled cases, or None when no patients are known.
+        resamples: bootstrap resamples behind the intervals.
+        bins: bins of the calibration figures.
+        binning: `width` or `mass`.
+        figures: overall figures by name, in reading order.
+        classes: per class or label; empty for multioutput.
+        confusion: int64 [K, K], rows labels, columns predictions, or None (multilabel, multioutput).
+        reliability: for single-label targets, the rows (cases, mean confidence, accuracy) of the bins that hold cases.
+        outputs: for multioutput, the evaluation of each output by name.
+        notes: sentences the reader should see.
+        draws: figure -> bootstrap draws [r]; kept for differences between evaluations, not stored.
+    """
+
+    data_name: str
+    split: str
+    target: Target
+    n: int
+    excluded: int
+    patients: int | None
+    resamples: int
+    bins: int
+    binning: str
+    figures: Mapping[str, Figure]
+    classes: tuple[ClassRow, ...] = ()
+    confusion: npt.NDArray[np.int64] | None = None
+    reliability: tuple[tuple[int, float, float], ...] = ()
+    outputs: Mapping[str, Evaluation] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    draws: Mapping[str, Floats] = field(default_factory=dict, repr=False, compare=False)
+
+    def value(self, name: str) -> float:
+        """The estimate of a figure; NaN when this target has no such figure."""
+        return self.figures[name].value if name in self.figures else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON document (schema `medcli-evaluation/1`); NaN becomes None."""
+        return {
+            "schema": SCHEMA,
+            "data": self.data_name,
+            "split": self.split,
+            "target": target_to_dict(self.target),
+            "n": self.n,
+            "excluded": self.excluded,
+            "patients": self.patients,
+            "resamples": self.resamples,
+            "bins": self.bins,
+            "binning": self.binning,
+            "figures": {name: figure.to_dict() for name, figure in self.figures.items()},
+            "classes": [
+                {
+                    "name": row.name,
+                    "n": row.n,
+                    "positives": row.positives,
+                    "figures": {name: figure.to_dict() for name, figure in row.figures.items()},
+                }
+                for row in self.classes
+            ],
+            "confusion": None if self.confusion is None else self.confusion.tolist(),
+            "reliability": [
+                {"n": count, "confidence": confidence, "accuracy": accuracy}
+                for count, confidence, accuracy in self.reliability
+            ],
+            "outputs": {name: one.to_dict() for name, one in self.outputs.items()},
+            "notes": list(self.notes),
+        }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
