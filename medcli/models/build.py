@@ -25,7 +25,16 @@ from medcli.plugin import Backbone
 if TYPE_CHECKING:
     from medcli.registry.discovery import Entry
 
-__all__ = ["SCHEMA", "Built", "LoadedModel", "ModelSpec", "build_classifier", "load_model", "save_model"]
+__all__ = [
+    "SCHEMA",
+    "Built",
+    "LoadedModel",
+    "ModelSpec",
+    "build_classifier",
+    "build_outline",
+    "load_model",
+    "save_model",
+]
 
 SCHEMA = "medcli-model/1"
 _KEY = "medcli"
@@ -117,6 +126,12 @@ def build_classifier(
         )
     report = getattr(backbone, "load_report", None)
     return Built(classifier, report if isinstance(report, LoadReport) else None, entry)
+
+
+def build_outline(spec: ModelSpec) -> Classifier:
+    """The network on the meta device: shapes and names without memory for weights. Raises as `build_classifier`."""
+    with torch.device("meta"):
+        return build_classifier(spec).classifier
 
 
 def _check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:

@@ -10,14 +10,14 @@ from medcli.data.dataset import DataSet
 from medcli.data.load import load_data
 from medcli.data.record import compare_records, data_record
 from medcli.errors import UsageProblem
-from medcli.registry.cards import parse_options, read_card, recipe_layer
+from medcli.registry.cards import parse_options, read_card
 from medcli.registry.discovery import Registry, discover, find
+from medcli.registry.recipes import recipe_source
 from medcli.runs.directory import RunDirectory, open_run
 from medcli.runs.records import read_config, read_data
 from medcli.runs.status import Status, read_status
 from medcli.settings.fields import all_fields
 from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings, OutputSettings, TrainingSettings
-from medcli.settings.layers import Layer
 from medcli.settings.resolve import Resolved, resolve
 from medcli.training.plan import Plan, plan_training
 
@@ -55,13 +55,7 @@ def fresh(command: str, architecture: str | None, given: Mapping[str, Any]) -> S
         UsageProblem: whatever is wrong with settings, architecture, options or data.
     """
     registry = discover()
-
-    def recipe_for(name: str) -> Layer | None:
-        card = read_card(find(registry, name))
-        recipe = recipe_layer(card, "train") if card else None
-        return Layer(recipe.name, recipe.values, recipe.where) if recipe else None
-
-    resolved = resolve(command, given, architecture=architecture, recipe_for=recipe_for)
+    resolved = resolve(command, given, architecture=architecture, recipe_for=recipe_source("train", registry))
     if resolved.architecture is None:
         raise UsageProblem(
             "no architecture was named",

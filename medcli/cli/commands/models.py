@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from medcli.cli.options import ArchitectureArgument, Flags
 from medcli.cli.output import Output
@@ -15,7 +15,6 @@ from medcli.registry.discovery import CORE, Entry, discover, find
 
 if TYPE_CHECKING:
     from medcli.models.layers import LayerTable
-    from medcli.plugin import Backbone
 
 __all__ = ["list_models", "show_model"]
 
@@ -285,10 +284,8 @@ def _build(
     classes: int | None,
 ) -> tuple[LayerTable, dict[str, Any]]:
     """The layer table of the network, built without memory for its weights."""
-    import torch
-
     from medcli.data.target import Target
-    from medcli.models.build import build_classifier
+    from medcli.models.build import build_outline
     from medcli.models.layers import layer_table
     from medcli.models.spec import ModelSpec
 
@@ -300,11 +297,10 @@ def _build(
         target=Target("multiclass", names),
         options=dict(options),
     )
-    with torch.device("meta"):
-        built = build_classifier(spec)
-    counts = built.classifier.parameter_counts()
-    groups = cast("Backbone", built.classifier.backbone).layer_groups()
-    table = layer_table(built.classifier, spec.image_size, spec.in_channels)
+    classifier = build_outline(spec)
+    counts = classifier.parameter_counts()
+    groups = classifier.layer_groups()[:-1]  # the head is the last one
+    table = layer_table(classifier, spec.image_size, spec.in_channels)
     return table, {
         "image_size": spec.image_size,
         "in_channels": spec.in_channels,
