@@ -11,9 +11,9 @@ import numpy as np
 
 from medcli.data.dataset import DataSet, Samples
 from medcli.data.splits import split_hash
-from medcli.data.target import Output, Target
+from medcli.data.target import Target, target_to_dict
 
-__all__ = ["class_counts", "compare_records", "data_record", "split_rows", "target_from_record", "target_record"]
+__all__ = ["class_counts", "compare_records", "data_record", "split_rows"]
 
 SCHEMA = "medcli-data/1"
 THREADS = 4
@@ -28,7 +28,7 @@ def data_record(dataset: DataSet) -> dict[str, Any]:
     """
     names = [name for samples in dataset.splits.values() for name in samples.ids.tolist()]
     where = [split for split, samples in dataset.splits.items() for _ in range(len(samples))]
-    target = target_record(dataset.target)
+    target = target_to_dict(dataset.target)
     return {
         "schema": SCHEMA,
         "name": dataset.name,
@@ -42,25 +42,6 @@ def data_record(dataset: DataSet) -> dict[str, Any]:
         "skipped": [list(pair) for pair in dataset.skipped],
         "notes": list(dataset.notes),
     }
-
-
-def target_record(target: Target) -> dict[str, Any]:
-    """A target as JSON; `target_from_record` reads it back."""
-    return {
-        "task": target.task,
-        "class_names": list(target.class_names),
-        "outputs": [
-            {"name": output.name, "classes": list(output.classes), "ordinal": output.ordinal}
-            for output in target.outputs
-        ],
-        "positive": target.positive,
-    }
-
-
-def target_from_record(record: Mapping[str, Any]) -> Target:
-    """The target that `target_record` wrote. Raises KeyError or TypeError on foreign shapes."""
-    outputs = tuple(Output(item["name"], tuple(item["classes"]), bool(item["ordinal"])) for item in record["outputs"])
-    return Target(record["task"], tuple(record["class_names"]), outputs, int(record["positive"]))
 
 
 def class_counts(samples: Samples, target: Target) -> dict[str, Any]:

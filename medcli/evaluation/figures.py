@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medcli.data.target import Target
-from medcli.evaluation.predictions import target_to_dict
+from medcli.data.target import Target, target_to_dict
 
 __all__ = ["SCHEMA", "ClassRow", "Evaluation", "Figure"]
 

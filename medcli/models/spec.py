@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from medcli.data.dataset import Preprocessing
-from medcli.data.target import TASKS, Output, Target
+from medcli.data.target import Target, target_from_dict, target_to_dict
 from medcli.errors import UsageProblem
 from medcli.models.heads import HEAD_KINDS, HeadKind
 
@@ -17,8 +17,6 @@ __all__ = [
     "preprocessing_to_json",
     "spec_from_json",
     "spec_to_json",
-    "target_from_json",
-    "target_to_json",
 ]
 
 
@@ -52,7 +50,7 @@ class ModelSpec:
 def spec_to_json(spec: ModelSpec) -> dict[str, Any]:
     """Plain JSON types."""
     plain = {entry.name: getattr(spec, entry.name) for entry in fields(spec)}
-    return {**plain, "options": dict(spec.options), "target": target_to_json(spec.target)}
+    return {**plain, "options": dict(spec.options), "target": target_to_dict(spec.target)}
 
 
 def spec_from_json(document: Any) -> ModelSpec:
@@ -62,7 +60,7 @@ def spec_from_json(document: Any) -> ModelSpec:
         architecture=_of(given, "architecture", str),
         in_channels=_of(given, "in_channels", int),
         image_size=_of(given, "image_size", int),
-        target=target_from_json(given.get("target")),
+        target=_target(given.get("target")),
         options=_of(given, "options", dict),
         drop_path=float(_of(given, "drop_path", (int, float))),
         dropout=float(_of(given, "dropout", (int, float))),
@@ -72,29 +70,6 @@ def spec_from_json(document: Any) -> ModelSpec:
     if spec.head_kind not in HEAD_KINDS:
         raise _wrong("head_kind", spec.head_kind)
     return spec
-
-
-def target_to_json(target: Target) -> dict[str, Any]:
-    """Plain JSON types."""
-    document = asdict(target)
-    return {
-        **document,
-        "class_names": list(target.class_names),
-        "outputs": [{**asdict(output), "classes": list(output.classes)} for output in target.outputs],
-    }
-
-
-def target_from_json(document: Any) -> Target:
-    """The inverse of `target_to_json`; raises `UsageProblem` naming the field that is wrong."""
-    given = _fields(document, Target, "target")
-    task = _of(given, "task", str)
-    if task not in TASKS:
-        raise _wrong("task", task)
-    outputs = []
-    for output in _of(given, "outputs", list):
-        part = _fields(output, Output, "outputs")
-        outputs.append(Output(_of(part, "name", str), _texts(part, "classes"), _of(part, "ordinal", bool)))
-    return Target(task, _texts(given, "class_names"), tuple(outputs), _of(given, "positive", int))
 
 
 def preprocessing_to_json(preprocessing: Preprocessing) -> dict[str, Any]:
@@ -116,6 +91,13 @@ def preprocessing_from_json(document: Any) -> Preprocessing:
     )
 
 
+def _target(document: Any) -> Target:
+    try:
+        return target_from_dict(_fields(document, Target, "target"))
+    except ValueError as problem:
+        raise UsageProblem(f"its `target` is wrong: {problem}", code="bad-model-file") from problem
+
+
 def _fields(document: Any, kind: type[Any], name: str) -> dict[str, Any]:
     """The document as a dictionary with exactly the fields of a dataclass."""
     known = {entry.name for entry in fields(kind)}
@@ -132,13 +114,6 @@ def _of(given: Mapping[str, Any], name: str, kind: type[Any] | tuple[type[Any], 
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise _wrong(name, value)
     return value
-
-
-def _texts(given: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    values = _of(given, name, list)
-    if not all(isinstance(value, str) for value in values):
-        raise _wrong(name, values)
-    return tuple(values)
 
 
 def _numbers(given: Mapping[str, Any], name: str) -> tuple[float, ...]:

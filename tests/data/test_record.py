@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from medcli.data.load import load_data
-from medcli.data.record import compare_records, data_record, split_rows, target_from_record, target_record
+from medcli.data.record import compare_records, data_record, split_rows
 from medcli.data.subset import drop
-from medcli.data.target import Output, Target
+from medcli.data.target import Output, Target, target_from_dict, target_to_dict
 from medcli.settings.groups import DataSettings
 
 Draw = Callable[..., Path]
@@ -76,7 +76,7 @@ def test_moving_the_folder_changes_nothing(settings: DataSettings, tmp_path: Pat
     ],
 )
 def test_targets_survive(target: Target) -> None:
-    assert target_from_record(json.loads(json.dumps(target_record(target)))) == target
+    assert target_from_dict(json.loads(json.dumps(target_to_dict(target)))) == target
 
 
 def test_split_rows(settings: DataSettings) -> None:

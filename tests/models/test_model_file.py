@@ -109,7 +109,7 @@ def rewritten(path, change_document=None, change_tensors=None, key="medcli"):
         (lambda d: d["spec"].update(in_channels="one"), "in_channels"),
         (lambda d: d["spec"].update(surprise=1), "unknown fields: surprise"),
         (lambda d: d["spec"]["target"].update(task="regression"), "task"),
-        (lambda d: d["spec"]["target"].update(class_names=[1, 2]), "class_names"),
+        (lambda d: d["spec"]["target"].update(class_names=[1, 2]), "class names"),
         (lambda d: d["preprocessing"].pop("std"), "std"),
         (lambda d: d["preprocessing"].update(mean=["x"]), "mean"),
         (lambda d: d.update(spec=None), "spec"),
