@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medcli.data.load import load_data, named_sets
+from medcli.data.load import load_data
+from medcli.data.named_sets import named_sets
 from medcli.data.subset import drop, skip, take
 from medcli.data.target import Target
 from medcli.errors import UsageProblem
