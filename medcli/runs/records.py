@@ -22,6 +22,7 @@ from medcli.settings.saved import SavedConfig, parse_saved, render_saved
 from medcli.settings.toml_files import read_toml
 
 __all__ = [
+    "append_log",
     "append_metrics",
     "read_config",
     "read_data",
@@ -96,6 +97,12 @@ def read_data(run: RunDirectory) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise UsageProblem("not a JSON object", where=str(run.data_file), code="bad-run-file")
     return document
+
+
+def append_log(run: RunDirectory, text: str) -> None:
+    """Add what was said to `log.txt`, with the time."""
+    with writing(run.log_file), run.log_file.open("a", encoding="utf-8") as handle:
+        handle.write(f"{now()} {text}\n")
 
 
 def append_metrics(run: RunDirectory, row: Mapping[str, Any]) -> None:

@@ -26,11 +26,11 @@ from medcli.models.classifier import Classifier
 from medcli.models.device import Precision, choose_device, choose_precision
 from medcli.prediction.predict import as_predictions, raw_outputs
 from medcli.runs.directory import RunDirectory
-from medcli.runs.records import append_metrics
+from medcli.runs.records import append_log, append_metrics
 from medcli.training.best import Best
 from medcli.training.checkpoint import Position, conditions, load_checkpoint, restore, save_checkpoint
 from medcli.training.class_weights import class_weights
-from medcli.training.inputs import describe_cases, open_splits, storage_notes
+from medcli.training.inputs import describe_cases, enlargement_note, open_splits, storage_notes
 from medcli.training.interruption import Interruption
 from medcli.training.loop import Parts, fit
 from medcli.training.losses import make_criterion
@@ -105,7 +105,7 @@ def prepare(plan: Plan, *, progress: Callable[[str, int, int], None] | None = No
     freeze(classifier, plan)
     with explain_out_of_memory(plan):
         batches = open_splits(plan, device, progress)
-    notes += storage_notes(batches)
+    notes += enlargement_note(plan) + storage_notes(batches)
     refuse_lone_images(classifier, batches["train"], plan)
     # accelerate keeps one state per process and would refuse a second training with another precision.
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -264,6 +264,8 @@ class RunJournal:
 
     def epoch_done(self, row: dict[str, Any]) -> None:
         append_metrics(self.run, row)
+        shown = ", ".join(f"{name} {value:.5g}" for name, value in row.items() if isinstance(value, float))
+        append_log(self.run, f"epoch {row['epoch'] + 1}: {shown}{' (best)' if row['best'] else ''}")
         figures = {name: value for name, value in row.items() if name.startswith(("train_", "val_")) or name == "lr"}
         self.progress.epoch(
             epoch=row["epoch"],

@@ -9,10 +9,11 @@ import torch
 
 from medcli.data.batches import Batches, open_batches
 from medcli.data.dataset import Samples
+from medcli.data.decode import UnreadableImage
 from medcli.data.stream import UnreadableImages
 from medcli.training.plan import Plan
 
-__all__ = ["describe_cases", "open_splits", "storage_notes"]
+__all__ = ["describe_cases", "enlargement_note", "open_splits", "storage_notes"]
 
 
 def open_splits(
@@ -77,6 +78,24 @@ def storage_notes(batches: Mapping[str, Batches]) -> list[str]:
         notes.append(f"left out {len(skipped)} unreadable images:")
         notes += [f"  {split}: {file}: {reason}" for split, file, reason in skipped]
     return notes
+
+
+def enlargement_note(plan: Plan) -> list[str]:
+    """A sentence when the architecture's own size, not the user's, makes small pictures several times larger."""
+    if plan.data_settings.image_size is not None:
+        return []
+    samples = plan.data.splits["train"]
+    try:
+        height, width = samples.images.read(0).pixels.shape[:2]
+    except UnreadableImage:  # reading the whole set says so, with every other file
+        return []
+    size = plan.preprocessing.image_size
+    if size < 2 * max(height, width):
+        return []
+    return [
+        f"pictures of {width} × {height} px are enlarged to {size} px, the architecture's own size; "
+        f"`--image-size {max(height, width)}` is about {(size / max(height, width)) ** 2:.0f} times less work"
+    ]
 
 
 def describe_cases(samples: Samples, cases: Sequence[int], shown: int = 8) -> str:

@@ -20,6 +20,7 @@ from medcli.prediction.finish import write_predictions
 from medcli.prediction.predict import as_predictions
 from medcli.runs.directory import RunDirectory, claim_run, plan_run, refuse_occupied, replace_text
 from medcli.runs.records import (
+    append_log,
     append_metrics,
     read_metrics,
     truncate_metrics,
@@ -99,11 +100,18 @@ def conduct(start: Start, watch: Watch, *, command: str, out: str | None, overwr
         claim_run(run, command=command, overwrite=overwrite)
     with held(run):
         began = _begin(start, prepared, run, command)
+
+        def say(text: str) -> None:
+            watch.say(text)
+            append_log(run, text)
+
         try:
-            trained = train(
-                prepared, run, watch.progress, resume=start.run is not None, extend=start.extend, say=watch.say
-            )
+            append_log(run, f"{command} {plan.spec.architecture}: {'continued' if start.run else 'started'}")
+            for note in prepared.notes:
+                append_log(run, note)
+            trained = train(prepared, run, watch.progress, resume=start.run is not None, extend=start.extend, say=say)
             if trained.signal:
+                append_log(run, f"stopped by signal {trained.signal}")
                 raise _stopped(run, began, trained)
             outcome = finish(prepared, run, trained)
         except Interrupted:
@@ -111,6 +119,9 @@ def conduct(start: Start, watch: Watch, *, command: str, out: str | None, overwr
         except BaseException as error:
             _failed(run, began, error)
             raise
+        append_log(
+            run, f"completed: best epoch {outcome.best.epoch + 1}, {outcome.best.monitor} {outcome.best.value:.5g}"
+        )
         write_status(run, _status(began, "completed", trained))
         return outcome
 

@@ -78,6 +78,10 @@ def test_a_run_holds_everything(train: Callable[..., Any], tmp_path: Path) -> No
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1]
     assert {"train_loss", "val_loss", "val_auc", "val_ece", "lr"} <= set(rows[0])
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "weights: random" in log
+    assert "epoch 2: " in log
+    assert "completed" in log
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert any("medcli" in plugin for plugin in environment["plugins"])
 

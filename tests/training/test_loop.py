@@ -331,3 +331,9 @@ def test_deterministic_kernels_are_asked_for(make_plan: MakePlan) -> None:
     assert not torch.are_deterministic_algorithms_enabled()
     prepare(make_plan(deterministic=True))
     assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_small_pictures_enlarged_by_default_are_said(make_plan: MakePlan) -> None:
+    said = prepare(make_plan(image_size=None, architecture="timm/test_resnet")).notes
+    assert any("--image-size 32" in note for note in said)
+    assert not any("enlarged" in note for note in prepare(make_plan(image_size=96)).notes)
