@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -80,6 +80,7 @@ def read_labels(columns: Sequence[LabelColumn], where: Callable[[int], str], rul
     Raises:
         UsageProblem: the columns cannot be the task asked for, or name a single class only.
     """
+    rules = replace(rules, ordinal_columns=_ordinal_columns(columns, rules.ordinal_columns))
     task = _task(columns, rules)
     if rules.expected is not None and len(columns) > 1 and task not in {"multilabel", "multioutput"}:
         raise UsageProblem(
@@ -101,6 +102,13 @@ def read_labels(columns: Sequence[LabelColumn], where: Callable[[int], str], rul
             code="not-binary",
         )
     return labelled
+
+
+def _ordinal_columns(columns: Sequence[LabelColumn], wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """As typed, with `A,B` taken apart where no column has that name, as `--label-column` is."""
+    known = {column.name for column in columns}
+    parts = [[name] if name in known else name.split(",") for name in wanted]
+    return tuple(part.strip() for names in parts for part in names)
 
 
 def _task(columns: Sequence[LabelColumn], rules: LabelRules) -> str | None:

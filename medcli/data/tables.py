@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,14 @@ class Table:
             )
         position = self.columns.index(name)
         return tuple(row[position].strip() for row in self.rows)
+
+    def named(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """Columns as typed, with `A,B` taken apart where no column has that name and every part is one."""
+        names: list[str] = []
+        for text in wanted:
+            parts = [part.strip() for part in text.split(",")]
+            names += parts if text not in self.columns and set(parts) <= set(self.columns) else [text]
+        return tuple(names)
 
     def where(self, row: int) -> str:
         """`file:line` of a row."""

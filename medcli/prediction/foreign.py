@@ -217,9 +217,10 @@ def _target_and_logits(
 
 def _label_columns(table: Table, columns: Columns, names: list[str], notes: list[str]) -> list[str]:
     if columns.labels:
-        for column in columns.labels:
+        labels = table.named(columns.labels)
+        for column in labels:
             table.column(column, "--label-column")
-        return _in_order_of_scores(list(columns.labels), names, notes)
+        return _in_order_of_scores(list(labels), names, notes)
     if "label" in table.columns:
         return ["label"]
     own = [name for name in table.columns if name.startswith("label_")]
@@ -230,7 +231,7 @@ def _label_columns(table: Table, columns: Columns, names: list[str], notes: list
         return list(names)
     raise UsageProblem(
         f"`{table.path}` has no column `label`; its columns are {table.listed()}",
-        hint="`--label-column COLUMN` names it (repeat it for several labels)",
+        hint="`--label-column COLUMN` names it (`A,B` for several)",
         code="no-labels",
     )
 

@@ -112,7 +112,7 @@ def refuse_other_classes(dataset: DataSet, target: Target, class_names: tuple[st
             code="other-classes",
         )
     facts = known_set(dataset.origin) if dataset.origin.lower().endswith(".npz") else None
-    if facts is None or class_names or facts.classes == target.class_names:
+    if facts is None or class_names or _same_words(facts.classes, target.class_names):
         return
     ours = _listed(target.class_names)
     raise UsageProblem(
@@ -121,6 +121,15 @@ def refuse_other_classes(dataset: DataSet, target: Target, class_names: tuple[st
         hint="`--class-names` with the run's names says that they mean the same, in that order",
         code="other-classes",
     )
+
+
+def _same_words(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether two lists of classes differ in capitals and blanks at most: `NORMAL` is `normal`."""
+
+    def plain(names: tuple[str, ...]) -> list[str]:
+        return [" ".join(name.replace("_", " ").split()).casefold() for name in names]
+
+    return plain(one) == plain(other)
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -59,7 +59,7 @@ class DataSettings:
     ] = ()
     label_column: Annotated[
         tuple[str, ...],
-        Option("table column with labels; repeat it for several targets", DATA, "COLUMN", per_data_set=True),
+        Option("table column with labels; several as `A,B` or by repeating it", DATA, "COLUMN", per_data_set=True),
     ] = ()
     ordinal_column: Annotated[
         tuple[str, ...], Option("of several label columns, one whose classes are ordered", DATA, "COLUMN")

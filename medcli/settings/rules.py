@@ -205,11 +205,12 @@ def _patients(now: Situation) -> Iterator[Complaint]:
 
 
 def _ordinal(now: Situation) -> Iterator[Complaint]:
-    labels = {column.partition("=")[2] or column for column in now.values["label_column"]} | {
-        *now.values["label_column"]
-    }
+    typed = now.values["label_column"]
+    labels = {*typed, *(column.partition("=")[2] for column in typed)}
+    # Whether `A,B` is one column or two only the table knows: here either reading will do.
+    labels |= {part.strip() for names in tuple(labels) for part in names.split(",")}
     for column in now.values["ordinal_column"]:
-        if labels and column not in labels:
+        if typed and column not in labels and not labels.issuperset(map(str.strip, column.split(","))):
             yield f"`--ordinal-column {column}` is none of the label columns", ("ordinal_column",), None
 
 

@@ -83,3 +83,11 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "a.csv.gz").write_bytes(b"no gzip")
     with pytest.raises(UsageProblem, match="cannot be read"):
         read_table(str(tmp_path / "a.csv.gz"))
+
+
+def test_columns_in_one_word_are_taken_apart_unless_a_column_has_that_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('a,b,"c,d"\n1,2,3\n')
+    table = read_table(str(tmp_path / "a.csv"))
+    assert table.named(["a, b", "c,d"]) == ("a", "b", "c,d")
+    # Left as typed, so that the message about a column that is not there shows what the user wrote.
+    assert table.named(["a,x"]) == ("a,x",)

@@ -159,3 +159,11 @@ def test_labels_of_other_data_are_read_as_the_models_target() -> None:
     assert read(["COVID"], expected=target).bad
     with pytest.raises(UsageProblem, match="not those the model was trained for"):
         read(["0", "1"], ["1", "0"], expected=Target("multilabel", ("x", "y")))
+
+
+def test_ordinal_columns_in_one_word_are_taken_apart_unless_a_column_has_that_name() -> None:
+    cells = (["0", "1", "2"], ["0", "1", "2"])
+    assert [output.ordinal for output in read(*cells, ordinal_columns=("a, b",)).target.outputs] == [True, True]
+    odd = [LabelColumn("a,b", cells[0]), LabelColumn("c", cells[1])]
+    outputs = read_labels(odd, lambda row: f"t.csv:{row}", LabelRules(ordinal_columns=("a,b",))).target.outputs
+    assert [output.ordinal for output in outputs] == [True, False]

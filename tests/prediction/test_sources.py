@@ -14,7 +14,7 @@ from medcli.data.target import Target
 from medcli.errors import UsageProblem
 from medcli.evaluation.predictions import Predictions, load_predictions
 from medcli.prediction.finish import EVALUATION_FILE, read_evaluations, write_predictions
-from medcli.prediction.sources import choose_cases, stored_predictions
+from medcli.prediction.sources import choose_cases, refuse_other_classes, stored_predictions
 from medcli.runs.directory import RunDirectory
 from medcli.settings.groups import EvaluationSettings
 
@@ -107,3 +107,10 @@ def test_a_bad_evaluation_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / EVALUATION_FILE).write_text(text)
     with pytest.raises(UsageProblem):
         read_evaluations(tmp_path)
+
+
+def test_classes_of_a_known_set_may_differ_in_capitals_and_blanks() -> None:
+    known = replace(dataset(True), origin="pneumoniamnist.npz")
+    refuse_other_classes(known, Target("binary", ("NORMAL", "PNEUMONIA")), ())
+    with pytest.raises(UsageProblem, match="was trained on"):
+        refuse_other_classes(known, Target("binary", ("PNEUMONIA", "NORMAL")), ())

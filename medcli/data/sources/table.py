@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +102,7 @@ def table_cases(path: str, wanted: TableColumns, window: str = "auto", *, skip_m
         UsageProblem: unknown or ambiguous columns (all are listed), images that do not exist, unknown split names.
     """
     table = read_table(path)
+    wanted = replace(wanted, labels=table.named(wanted.labels))
     folder = wanted.image_dir or os.path.dirname(path) or "."  # noqa: PTH120
     if not os.path.isdir(folder):  # noqa: PTH112
         raise UsageProblem(f"folder `{folder}` does not exist", where="--image-dir", code="missing-path")
@@ -182,7 +183,7 @@ def _deduced_label(table: Table, image: str, wanted: TableColumns, notes: list[s
         return left[0]
     raise UsageProblem(
         f"which column of `{table.path}` holds the labels? its columns are {table.listed()}",
-        hint="`--label-column COLUMN` (repeat it for several targets)",
+        hint="`--label-column COLUMN` (`A,B` for several targets)",
         code="ambiguous-table",
     )
 
