@@ -164,7 +164,8 @@ def test_dicom_class_folders_are_trained_on(work: Workshop) -> None:
 def test_two_other_data_sets_and_the_generalisation_gap(work: Workshop) -> None:
     folder = work.kermany()
     archive = work.data / "medmnist" / "pneumoniamnist.npz"
-    words = ["evaluate", work.run("kermany"), "--data", f"home={folder}", "--data", f"mnist={archive}"]
+    words: list[str | Path] = ["evaluate", work.run("kermany")]
+    words += ["--data", f"home={folder}", "--data", f"mnist={archive}"]
     words += ["--limit", "24", "--bootstrap", "50"]
     shown = work(*words)
     assert shown.code == 0, shown.stderr

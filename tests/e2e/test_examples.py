@@ -1,0 +1,224 @@
+"""Every example of every help page is run, in a folder that holds small stand-ins for the files it names."""
+
+from __future__ import annotations
+
+import gzip
+import shlex
+import shutil
+import signal
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medcli.cli.app import ABOUT, COMMAND_TABLE, GROUPS
+from medcli.cli.help import describe
+from medcli.testing.command import RunCli, forget_user_settings
+
+SMALL = "--limit 8 --epochs 1 --image-size 32 --batch-size 4 --workers 0"
+AS_WRITTEN = ""
+# What is added to an example that would take long as it stands. Whatever trains or draws has to be listed here, so that
+# nobody adds hours by adding an example; everything else runs as written.
+CHEAPER = {
+    "medcli train resnet18 --data synthetic/chest --limit 200 --image-size 64 --epochs 2": SMALL,
+    "medcli train resnet18 --data synthetic/chest --image-size 64 --epochs 5": SMALL,
+    "medcli train resnet18 --data breastmnist.npz --preset medmnist-28": SMALL,
+    "medcli train resnet50 --data breastmnist.npz": SMALL,
+    r"medcli train densenet121 --data xrays/ --patient-pattern '(person\d+)_' --weights densenet121.safetensors": SMALL,
+    "medcli train resnet50 --data aptos/train.csv --image-dir aptos/images --image-column id_code "
+    "--label-column diagnosis --task ordinal": SMALL,
+    "medcli train --resume runs/20261121T101500Z-train-resnet18-1a2b": AS_WRITTEN,
+    "medcli data synth --images 200 --size 64 --out phantoms": AS_WRITTEN,
+    "medcli data synth synthetic/chest --task multilabel --seed 7 --out phantoms-multilabel": "--images 20",
+}
+COSTLY = ("medcli train ", "medcli data synth ")
+
+
+def examples() -> list[str]:
+    found = [*ABOUT.examples]
+    for group in GROUPS.values():
+        found += group.examples
+    for place in COMMAND_TABLE.values():
+        module, _, function = place.reference.partition(":")
+        found += describe(getattr(import_module(module), function).__doc__).examples
+    return list(dict.fromkeys(found))
+
+
+EXAMPLES = examples()
+
+
+def picture(path: Path, seed: int, label: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(20, 180, (32, 32), dtype=np.uint8)
+    pixels[8:24, 8:24] += np.uint8(15 * label)
+    Image.fromarray(pixels).save(path)
+
+
+def table(path: Path, header: str, rows: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([header, *rows]) + "\n")
+
+
+def draw_folders(root: Path) -> None:
+    """Class folders: two films of each of ten patients a class in `xrays/`, other people in `chest/` and `siteC/`."""
+    for label, name in enumerate(("NORMAL", "PNEUMONIA")):
+        for number in range(20):
+            picture(root / f"xrays/{name}/person{10 * label + number // 2}_{number}.png", 100 * label + number, label)
+            picture(root / f"chest/{name}/person{100 * label + number}_1.png", 500 + 100 * label + number, label)
+        for number in range(4):
+            picture(root / f"siteC/{name}/{number}.png", 900 + 10 * label + number, label)
+    picture(root / "chest/NORMAL/IM-0001-0001.png", 499)
+    for number in range(3):
+        picture(root / f"images/{number}.png", 950 + number)
+    picture(root / "a.png", 960)
+    picture(root / "b.png", 961)
+
+
+def draw_tables(root: Path) -> None:
+    for number in range(12):
+        picture(root / f"siteB/{number}.png", 700 + number, number % 2)
+        picture(root / f"graded/{number}.png", 720 + number, number % 3)
+    sick = ("NORMAL", "PNEUMONIA")
+    table(root / "siteB.csv", "image,label", [f"siteB/{n}.png,{sick[n % 2]}" for n in range(12)])
+    table(root / "labels.csv", "image,grade,patient", [f"graded/{n}.png,{n % 3},p{n}" for n in range(12)])
+    for number in range(50):
+        picture(root / f"aptos/images/{number:06x}.png", 800 + number, number % 5)
+    table(root / "aptos/train.csv", "id_code,diagnosis", [f"{n:06x},{n % 5}" for n in range(50)])
+
+
+def draw_archive(path: Path) -> None:
+    random = np.random.default_rng(3)
+    arrays: dict[str, Any] = {}
+    for split, count in (("train", 24), ("val", 12), ("test", 12)):
+        arrays[f"{split}_images"] = random.integers(0, 255, (count, 28, 28), dtype=np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(count) % 2)[:, None].astype(np.uint8)
+    np.savez(path, **arrays)
+
+
+def write_predictions(root: Path) -> None:
+    """Good and calibrated ones, so that they keep the limits of the example, and those of another tool."""
+    from medcli.data.target import Target
+    from medcli.evaluation.predictions import Predictions, save_predictions
+
+    labels = np.arange(200) % 2
+    logits = np.where(labels[:, None] == np.arange(2), 4.0, -4.0).astype(np.float32)
+    ids = np.array([f"case{n}" for n in range(200)])
+    save_predictions(
+        root / "predictions.npz", Predictions(ids, labels, logits, Target("binary", ("no", "yes")), split="test")
+    )
+    random = np.random.default_rng(5)
+    rows = ["Image Index,Patient ID,Effusion,Mass,prob_Effusion,prob_Mass"]
+    for number in range(60):
+        first, second = random.random(2)
+        rows.append(f"{number}.png,{number // 2},{number % 2},{number % 3 == 0:d},{first:.4f},{second:.4f}")
+    (root / "chexnet.csv.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
+
+
+def write_scans(root: Path) -> None:
+    import nibabel
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    pixels = np.random.default_rng(9).integers(0, 4000, (48, 40)).astype(np.uint16)
+    scan = Dataset()
+    scan.file_meta = FileMetaDataset()
+    scan.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    scan.file_meta.MediaStorageSOPClassUID = scan.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    scan.file_meta.MediaStorageSOPInstanceUID = scan.SOPInstanceUID = generate_uid(entropy_srcs=["example"])
+    scan.Modality, scan.PhotometricInterpretation = "CR", "MONOCHROME2"
+    scan.Rows, scan.Columns = pixels.shape
+    scan.SamplesPerPixel, scan.PixelRepresentation = 1, 0
+    scan.BitsAllocated, scan.BitsStored, scan.HighBit = 16, 12, 11
+    scan.PixelData = pixels.tobytes()
+    scan.save_as(root / "scan.dcm", enforce_file_format=True)
+    image = nibabel.Nifti1Image(pixels[:, :, None].astype(np.int16), np.eye(4))
+    nibabel.save(image, root / "slice.nii.gz")
+
+
+def write_weights(path: Path) -> None:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    network = timm.create_model("densenet121", num_classes=2)
+    save_file({name: tensor.half() for name, tensor in network.state_dict().items()}, path)
+
+
+def train_runs(root: Path) -> None:
+    """Three finished runs on `xrays/`, one of them twice, and one that was stopped after its first epoch."""
+    from medcli.training import loop
+
+    cli = RunCli(root)
+
+    def train(out: str, code: int, *more: str) -> None:
+        words = ("train", "timm/test_resnet", "--data", "xrays/", "--patient-pattern", r"(person\d+)_", *more)
+        small = ("--image-size", "32", "--batch-size", "8", "--workers", "0", "--out", out)
+        done = cli(*words, *small, in_process=True)
+        assert done.code == code, done.stderr
+
+    for seed, name in enumerate("ABC"):
+        train(f"runs/{name}", 0, "--epochs", "1", "--seed", str(seed))
+    shutil.copytree(root / "runs/A", root / "runs/NAME")
+    shutil.copytree(root / "runs/A", root / "experiments/runs/first")
+    original = loop.learn_epoch
+
+    def stop_in_the_second(parts: Any, position: Any, interruption: Any, watch: Any) -> Any:
+        if position.epoch == 1:
+            interruption.signal = signal.SIGINT
+        return original(parts, position, interruption, watch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "learn_epoch", stop_in_the_second)
+        train("runs/20261121T101500Z-train-resnet18-1a2b", 130, "--epochs", "2")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("files")
+    draw_folders(root)
+    draw_tables(root)
+    draw_archive(root / "breastmnist.npz")
+    write_predictions(root)
+    write_scans(root)
+    write_weights(root / "densenet121.safetensors")
+    (root / "experiments").mkdir()
+    (root / "experiments/swin.toml").write_text(
+        'architecture = "swin_tiny_patch4_window7_224"\n\n[train]\nepochs = 3\n'
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        forget_user_settings(patch, root)
+        train_runs(root)
+    return root
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example(example: str, files: Path, run_cli: RunCli) -> None:
+    if example.startswith(COSTLY):
+        assert example in CHEAPER, f"say in CHEAPER how long `{example}` may take"
+    shutil.copytree(files, run_cli.directory, dirs_exist_ok=True)
+    command, _, _redirected = example.partition(" > ")
+    program, *words = shlex.split(f"{command} {CHEAPER.get(example, AS_WRITTEN)}")
+    assert program == "medcli"
+    done = run_cli(*words, in_process=True)
+    assert done.code == 0, f"{example}\n{done.stdout}\n{done.stderr}"
+    assert done.stdout.strip(), example
+    for flag, path in pairwise(words):
+        # An example that names what it writes has written it.
+        assert flag != "--out" or (run_cli.directory / path).exists()
+
+
+def test_the_table_of_costly_examples_has_no_leftovers() -> None:
+    assert set(CHEAPER) <= set(EXAMPLES)
+
+
+def test_every_command_has_examples() -> None:
+    for name in COMMAND_TABLE:
+        assert any(f"{example} ".startswith(f"medcli {name} ") for example in EXAMPLES), name
