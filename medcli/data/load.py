@@ -60,7 +60,7 @@ def _load(one: Named, target: Target | None, lenient: bool) -> DataSet:
         parse_window(one.settings.window)
     except ValueError as error:
         raise UsageProblem(str(error), where="--window", code="bad-window") from None
-    cases = _cases(one)
+    cases = _cases(one, target)
     try:
         labelled = read_labels(cases.columns, cases.where, _rules(cases, one.settings, target))
     except UsageProblem as problem:
@@ -76,7 +76,7 @@ def _load(one: Named, target: Target | None, lenient: bool) -> DataSet:
     return _limited(dataset, one.settings)
 
 
-def _cases(one: Named) -> Cases:
+def _cases(one: Named, target: Target | None) -> Cases:
     path = Path(one.path)
     chosen = one.settings
     if not path.exists():
@@ -104,6 +104,7 @@ def _cases(one: Named) -> Cases:
             patient="".join(chosen.patient_column),
             split=chosen.split_column or "",
             image_dir="".join(chosen.image_dir),
+            expected=_label_columns(target),
         )
         return table_cases(one.path, wanted, chosen.window, skip_missing=chosen.skip_unreadable)
     raise UsageProblem(
@@ -111,6 +112,14 @@ def _cases(one: Named) -> Cases:
         where="--data",
         code="unknown-data-kind",
     )
+
+
+def _label_columns(target: Target | None) -> tuple[str, ...]:
+    """The columns that held a model's labels, where its target tells: a column per label or output."""
+    if target is None:
+        return ()
+    names = {"multilabel": target.class_names, "multioutput": tuple(output.name for output in target.outputs)}
+    return names.get(target.task, ())
 
 
 def _refuse_flags(settings: DataSettings, what: str, fields: Sequence[str]) -> None:

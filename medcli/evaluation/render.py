@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from medcli.evaluation.figures import Evaluation, Figure
 
-__all__ = ["aligned", "interval_text", "number_text", "render"]
+__all__ = ["aligned", "headline", "interval_text", "number_text", "render"]
 
 _WIDEST_CONFUSION = 16
 
@@ -40,6 +40,26 @@ def render(evaluation: Evaluation, *, verbose: bool = False) -> str:
     return "\n\n".join(parts)
 
 
+def headline(evaluation: Evaluation) -> str:
+    """The first two headline figures in one line; where one is undefined, for which classes, and what stands in."""
+    shown = []
+    for figure in [figure for figure in evaluation.figures.values() if figure.headline][:2]:
+        if not math.isnan(figure.value):
+            shown.append(f"{figure.name} {_with_interval(figure)}")
+            continue
+        rows = [row.name for row in evaluation.classes if math.isnan(row.figures[figure.name].value)]
+        text = f"{figure.name} undefined" + (f" (no {' / '.join(rows)} to tell from others)" if rows else "")
+        present = evaluation.figures.get(f"{figure.name}_present")
+        if present is not None and not math.isnan(present.value):
+            text += f", of the others {_with_interval(present)}"
+        shown.append(text)
+    return ", ".join(shown)
+
+
+def _with_interval(figure: Figure) -> str:
+    return number_text(figure.value) + ("" if math.isnan(figure.low) else f" {interval_text(figure)}")
+
+
 def number_text(value: float) -> str:
     """Four decimals, or `-` where undefined."""
     return "-" if math.isnan(value) else f"{value:.4f}"
@@ -66,7 +86,9 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
 
 def _heading(evaluation: Evaluation) -> str:
     target = evaluation.target
-    where = " ".join(part for part in (evaluation.data_name, evaluation.split) if part) or "predictions"
+    where = f"data set `{evaluation.data_name}`" if evaluation.data_name else "predictions"
+    if evaluation.split:
+        where += f", split {evaluation.split}"
     counts = f"{evaluation.n} labelled cases"
     if evaluation.patients is not None:
         counts += f" of {evaluation.patients} patients"
@@ -98,7 +120,7 @@ def _figure_table(evaluation: Evaluation, verbose: bool) -> str:
             continue
         remark = figure.convention
         if figure.failed:
-            remark += f" ({figure.failed} resamples without a class left out)"
+            remark += f" ({figure.failed} resample{'s' if figure.failed != 1 else ''} without a class left out)"
         rows.append([figure.name, remark, number_text(figure.value), interval_text(figure)])
     cells = [[name, value, interval, remark] for name, remark, value, interval in rows]
     if not evaluation.resamples:

@@ -133,6 +133,11 @@ def test_a_table_with_fourteen_labels_and_patients(work: Workshop) -> None:
     assert stored.patients is not None
     image = sorted((table.parent / "images").iterdir())[0]
     assert work("predict", work.run("nih"), image).stdout.count("score_") == 14
+    # The model knows its label columns: only the patient has to be named again.
+    again = ("--patient-column", "Patient ID", "--bootstrap", "0")
+    (evaluation,) = work.answer("evaluate", work.run("nih"), "--data", table, *again)["evaluations"]
+    assert [row["name"] for row in evaluation["classes"]] == FINDINGS.split(",")
+    assert evaluation["n"] == 24
 
 
 def test_dicom_files_are_predicted(work: Workshop) -> None:

@@ -13,7 +13,7 @@ from medcli.errors import UsageProblem
 from medcli.evaluation.figures import Evaluation
 from medcli.evaluation.generalisation import gaps, render_comparison
 from medcli.evaluation.predictions import Predictions
-from medcli.evaluation.render import render
+from medcli.evaluation.render import headline, render
 from medcli.evaluation.report import evaluate
 from medcli.settings.groups import EvaluationSettings
 
@@ -38,7 +38,7 @@ BINARY = Target("binary", ("malignant", "benign"), positive=0)
 
 def test_binary_text_names_the_positive_class_and_the_conventions() -> None:
     text = render(made(BINARY))
-    assert "site A test: 60 labelled cases" in text
+    assert "data set `site A`, split test: 60 labelled cases" in text
     assert "positive class: malignant, other: benign" in text
     assert "score of `malignant`, 15 bins of equal width" in text
     assert "rows: label, columns: prediction" in text
@@ -100,3 +100,17 @@ def test_evaluation_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_headline_says_for_which_classes_a_figure_is_undefined() -> None:
+    whole = made(BINARY)
+    assert headline(whole).startswith(f"auc {whole.value('auc'):.4f} [")
+    target = Target("multilabel", ("Edema", "Hernia", "Mass"))
+    labels = np.array([[0, 0, 1], [1, 0, 0], [0, 0, 1], [1, 0, 1]], np.float32)
+    logits = np.random.default_rng(0).normal(size=labels.shape)
+    predictions = Predictions(np.arange(4).astype(np.str_), labels, logits, target)
+    found = evaluate(predictions, EvaluationSettings(bootstrap=0))
+    text = headline(found)
+    assert "auc undefined (no Hernia to tell from others)" in text
+    assert f"of the others {found.value('auc_present'):.4f}" in text
+    assert "nan" not in text

@@ -89,7 +89,7 @@ def _answer(output: Output, target: Any, found: Any, out: Path | None, run: str,
         replace_text(out, as_csv(columns, rows))
     output.answer(
         {**result, "file": str(out)},
-        f"{len(rows)} predictions written to {out}",
+        f"{len(rows)} prediction{'s' if len(rows) != 1 else ''} written to {out}",
         identifier=str(out),
         run_dir=run,
         status=status,

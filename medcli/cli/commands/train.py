@@ -77,7 +77,7 @@ def _say_settings(output: Output, resolved: Resolved) -> None:
 
 
 def _trained(output: Output, outcome: Outcome) -> None:
-    from medcli.evaluation.render import interval_text, render
+    from medcli.evaluation.render import headline, render
 
     run, best = str(outcome.run.path), outcome.best
     result = {
@@ -94,9 +94,7 @@ def _trained(output: Output, outcome: Outcome) -> None:
         early = ", stopped early" if outcome.early else ""
         lines = [f"best epoch {best.epoch + 1} of {outcome.epochs}{early}: val {best.monitor} {best.value:.4f}"]
         for split, evaluation in outcome.evaluations.items():
-            shown = [figure for figure in evaluation.figures.values() if figure.headline][:2]
-            figures = ", ".join(f"{one.name} {one.value:.4f} {interval_text(one)}" for one in shown)
-            lines.append(f"{split}: {figures}")
+            lines.append(f"{split}: {headline(evaluation)}")
         if output.settings.verbose:
             lines += ["", *(f"{render(one, verbose=True)}\n" for one in outcome.evaluations.values())]
         return "\n".join([*lines, f"run: {run}"])

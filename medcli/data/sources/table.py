@@ -24,13 +24,18 @@ DEDUCED_FROM = 20
 
 @dataclass(frozen=True)
 class TableColumns:
-    """Which columns mean what; see `DataSettings`. Empty strings and tuples are unset."""
+    """Which columns mean what; see `DataSettings`. Empty strings and tuples are unset.
+
+    `expected` are the columns whose labels a trained model predicts: taken where `labels` is unset and the table has
+    them all.
+    """
 
     image: str = ""
     labels: tuple[str, ...] = ()
     patient: str = ""
     split: str = ""
     image_dir: str = ""
+    expected: tuple[str, ...] = ()
 
 
 class ImageFinder:
@@ -103,6 +108,8 @@ def table_cases(path: str, wanted: TableColumns, window: str = "auto", *, skip_m
     """
     table = read_table(path)
     wanted = replace(wanted, labels=table.named(wanted.labels))
+    if not wanted.labels and wanted.expected and set(wanted.expected) <= set(table.columns):
+        wanted = replace(wanted, labels=wanted.expected)
     folder = wanted.image_dir or os.path.dirname(path) or "."  # noqa: PTH120
     if not os.path.isdir(folder):  # noqa: PTH112
         raise UsageProblem(f"folder `{folder}` does not exist", where="--image-dir", code="missing-path")
