@@ -180,6 +180,8 @@ def _read_file(source: str, resolved: Resolved, output: Output) -> Predictions:
 
 def _predict_sets(source: str, resolved: Resolved, output: Output) -> tuple[Predictions | None, list[Predictions]]:
     from medcli.data.load import load_data
+    from medcli.data.splits import draw
+    from medcli.data.subset import take
     from medcli.evaluation.predictions import load_predictions
     from medcli.models.build import load_model
     from medcli.prediction.datasets import predict_samples
@@ -198,17 +200,24 @@ def _predict_sets(source: str, resolved: Resolved, output: Output) -> tuple[Pred
     if resolved.origin("window").layer == "default":
         settings = replace(settings, window=loaded.preprocessing.window)
     found: list[Predictions] = []
-    for dataset in load_data(settings, data_tables=resolved.data_tables, target=loaded.spec.target):
+    # The limit comes after the choice: drawn before it, training cases could be all that is left of the run's own data.
+    for dataset in load_data(
+        replace(settings, limit=None), data_tables=resolved.data_tables, target=loaded.spec.target
+    ):
         refuse_other_classes(dataset, loaded.spec.target, settings.class_names)
         for note in dataset.notes:
             output.note(f"note: {dataset.name}: {note}")
         chosen = choose_cases(dataset, before)
         if chosen.note:
             output.note(f"note: {chosen.note}")
-        progress = output.progress(f"images of {dataset.name} read", len(chosen.samples))
+        samples = chosen.samples
+        if settings.limit is not None:
+            samples = take(samples, draw(samples.labels, settings.limit, settings.split_seed))
+            output.note(f"note: {dataset.name}: limited to {len(samples)} of {len(chosen.samples)}")
+        progress = output.progress(f"images of {dataset.name} read", len(samples))
         predictions, skipped = predict_samples(
             loaded,
-            chosen.samples,
+            samples,
             resolved.group(ComputeSettings),
             split=chosen.split,
             data_name=dataset.name,
@@ -217,23 +226,31 @@ def _predict_sets(source: str, resolved: Resolved, output: Output) -> tuple[Pred
         )
         for name, reason in skipped:
             output.warn(f"{name} left out: {reason}")
-        if before is not None and internal is before and _same_cases(before, predictions):
+        rows = None if before is None or internal is not before else _own_rows(before, predictions, settings.limit)
+        if before is not None and rows is not None:
             output.note(f"note: `{dataset.name}` is the run's own test, predicted again")
             # The run remembers its patients even where this command line does not say how to find them.
-            patients = before.patients if predictions.patients is None else predictions.patients
-            internal = replace(predictions, patients=patients)
+            known = None if before.patients is None else before.patients[rows]
+            internal = replace(predictions, patients=known if predictions.patients is None else predictions.patients)
             continue
         found.append(predictions)
     # Alone, the run's own test is simply what is judged; beside other sets it is what they are compared with.
     return (internal, found) if found or internal is None else (None, [internal])
 
 
-def _same_cases(one: Predictions, other: Predictions) -> bool:
+def _own_rows(stored: Predictions, predictions: Predictions, limit: int | None) -> Sequence[int] | None:
+    """Where the run's test cases stand among its stored ones, or None for cases that are not they.
+
+    All of them, unless a limit leaves some out.
+    """
     import numpy as np
 
-    return np.array_equal(one.ids, other.ids) and np.array_equal(
-        one.labels, other.labels, equal_nan=one.labels.dtype.kind == "f"
-    )
+    place = {name: row for row, name in enumerate(stored.ids.tolist())}
+    rows = [place.get(name, -1) for name in predictions.ids.tolist()]
+    if -1 in rows or (limit is None and len(rows) != len(stored)):
+        return None
+    same = np.array_equal(stored.labels[rows], predictions.labels, equal_nan=stored.labels.dtype.kind == "f")
+    return rows if same else None
 
 
 def _check_destinations(wanted: EvaluationSettings, out: str | None, overwrite: bool) -> None:
