@@ -1,36 +1,70 @@
-"""What a plugin author imports: the contract, as protocols and plain values. Importing it never imports torch."""
+"""What a plugin author imports: the contract, as protocols and plain values. Importing it never imports torch.
+
+This is API 1. Within it, fields and keywords may be added, always with a default; nothing is renamed or removed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from medcli.errors import RunFailure, UsageProblem
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from medcli.models.layer_groups import group_layers
     from medcli.models.timm_backbone import TimmBackbone
+    from medcli.models.transformers_backbone import TransformersBackbone
+    from medcli.models.weight_files import read_weights
+    from medcli.models.weights import LoadReport, adapt_channels, load_weights, resize_positions
 
 __all__ = [
     "API_VERSION",
     "ArchitectureCard",
     "ArchitectureFactory",
     "Backbone",
+    "DifferenceModel",
+    "DifferenceModelFactory",
     "LayerGroup",
+    "LoadReport",
     "MemoryNote",
     "Normalisation",
     "OptionCard",
+    "PretrainedHead",
     "Recipe",
     "RecipeValue",
     "Reference",
+    "RunFailure",
     "Scaling",
     "SizeRule",
     "TimmBackbone",
+    "TransformersBackbone",
+    "UsageProblem",
     "WeightCard",
+    "adapt_channels",
+    "group_layers",
+    "load_weights",
+    "read_weights",
+    "resize_positions",
 ]
 
 API_VERSION = 1
+
+# Fetched on first use, because they import torch; a card, a name or an error needs none of them.
+_ON_DEMAND = {
+    "LoadReport": "medcli.models.weights",
+    "TimmBackbone": "medcli.models.timm_backbone",
+    "TransformersBackbone": "medcli.models.transformers_backbone",
+    "adapt_channels": "medcli.models.weights",
+    "group_layers": "medcli.models.layer_groups",
+    "load_weights": "medcli.models.weights",
+    "read_weights": "medcli.models.weight_files",
+    "resize_positions": "medcli.models.weights",
+}
 
 
 @dataclass(frozen=True)
@@ -50,12 +84,36 @@ class LayerGroup:
     modules: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class PretrainedHead:
+    """The classifier that came with a weight file, so that `evaluate ARCH --weights FILE` needs no training.
+
+    Args:
+        weight: [K, D], on the CPU.
+        bias: [K].
+        class_names: in the order of the rows; empty where the file does not prove them, and then the head is not used.
+            A name that is itself empty stands for an output that was never trained.
+        task: `multilabel` for sigmoid outputs, `multiclass` or `binary` for a softmax; empty where it is not known.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    class_names: tuple[str, ...] = ()
+    task: Literal["multilabel", "multiclass", "binary", ""] = ""
+
+
 @runtime_checkable
 class Backbone(Protocol):
     """An `nn.Module` that turns images [B, C, H, W] into pooled features [B, D].
 
-    Optional, found by attribute: `feature_map(images) -> [B, D', H', W']`, `attention_maps(images, layer=-1) ->
-    [B, heads, N, N]`, `pretrained_head: (weight [K, D], bias [K])`, `set_grad_checkpointing(enabled)`.
+    Optional, found by attribute:
+
+    - `feature_map(images) -> [B, D', H', W']`: the last map before pooling;
+    - `attention_maps(images, layer=-1) -> [B, heads, N, N]`: attention after the softmax;
+    - `pretrained_head: PretrainedHead | None`: the classifier that came with the weights;
+    - `load_report: LoadReport | None`: what came out of the weight file;
+    - `no_weight_decay() -> set[str]`: names of parameters that are never decayed;
+    - `set_grad_checkpointing(enabled)`: trade time for memory.
     """
 
     feature_dim: int
@@ -68,7 +126,11 @@ class Backbone(Protocol):
 
 
 class ArchitectureFactory(Protocol):
-    """What an entry point in `medcli.architectures` names: keyword-only, plus the options its card lists."""
+    """What an entry point in `medcli.architectures` names: keyword-only, plus the options its card lists.
+
+    `weights` is None, or the path of a file or folder: a tag of the card has become the cached file by then. Only a tag
+    whose card names no `file` arrives as the tag itself. `pretrained` says that the card's default weights were meant.
+    """
 
     def __call__(
         self,
@@ -82,6 +144,37 @@ class ArchitectureFactory(Protocol):
     ) -> nn.Module: ...
 
 
+@runtime_checkable
+class DifferenceModel(Protocol):
+    """An `nn.Module` that turns two images of one patient, each [B, C, H, W], into a map of what changed, [B, 1, H, W].
+
+    Values lie in [-1, 1] for a signed map, positive where the follow-up shows new or more opacity, and in [0, 1] for a
+    map of magnitudes.
+    """
+
+    encoder: nn.Module
+
+    def __call__(self, baseline: torch.Tensor, followup: torch.Tensor) -> torch.Tensor: ...
+
+    def layer_groups(self) -> Sequence[LayerGroup]:
+        """Ordered from input to output, every parameter in exactly one group."""
+        ...
+
+
+class DifferenceModelFactory(Protocol):
+    """What an entry point in `medcli.difference_models` names: keyword-only, plus the options its card lists."""
+
+    def __call__(
+        self,
+        *,
+        in_channels: int,
+        image_size: int,
+        map: Literal["signed", "magnitude"] = "signed",  # noqa: A002 (the flag's own name)
+        weights: str | None = None,
+        **options: Any,
+    ) -> nn.Module: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
     """How pixels in [0, 1] become the numbers a network was made for.
@@ -91,12 +184,14 @@ class Normalisation:
         std: one value, or one per channel.
         interpolation: `bilinear` or `bicubic`, used when the picture is resized.
         crop: share of the resized picture that was kept in the weights' own evaluation; information, medcli keeps all.
+        fit: how a picture becomes square for these weights (`--fit` overrides it); empty where that is open.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     crop: float = 1.0
+    fit: Literal["squash", "pad", "crop", ""] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +267,8 @@ class OptionCard:
         choices: the only values allowed; empty for any.
         minimum: smallest value allowed, inclusive.
         maximum: largest value allowed, inclusive.
+        normalisations: value of the option as text (`true`, `false`, `cls`) to how pictures are normalised under it,
+            instead of the weights' or the architecture's own; values not named change nothing.
     """
 
     type: Literal["int", "float", "bool", "str"]
@@ -180,6 +277,7 @@ class OptionCard:
     choices: tuple[int | float | str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
+    normalisations: Mapping[str, Normalisation] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +392,8 @@ class ArchitectureCard:
         drop_path: whether the family has stochastic depth; None if unknown.
         attention_maps: whether it can give attention maps; None if unknown.
         trainable: whether it makes sense to train it.
+        requires: what must be installed beside the plugin itself, as `transformers>=5.0`; where it is not, the
+            architecture is listed as unavailable with the line that installs it.
         note: one sentence that a user should know before using it.
         place: the card's file and line, filled in by the reader; not a TOML field.
     """
@@ -326,6 +426,7 @@ class ArchitectureCard:
     drop_path: bool | None = None
     attention_maps: bool | None = None
     trainable: bool = True
+    requires: tuple[str, ...] = ()
     note: str = ""
     place: str = ""
 
@@ -333,15 +434,23 @@ class ArchitectureCard:
         """The published weights of that tag, or None."""
         return next((weights for weights in self.weights if weights.tag == tag), None)
 
-    def normalisation_for(self, tag: str | None) -> Normalisation | None:
-        """How pictures are normalised for the weights of that tag, or for none (None or an unknown tag)."""
+    def normalisation_for(self, tag: str | None, options: Mapping[str, Any] | None = None) -> Normalisation | None:
+        """How pictures are normalised.
+
+        Args:
+            tag: of the weights in use; None, or one that the card does not list, for others.
+            options: the architecture options in use; one that says how pictures are normalised has the last word.
+        """
+        for name, option in self.options.items():
+            value = (options or {}).get(name, option.default)
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            if text in option.normalisations:
+                return option.normalisations[text]
         weights = self.weight(tag) if tag else None
         return (weights.normalisation if weights else None) or self.normalisation
 
 
 def __getattr__(name: str) -> Any:
-    if name == "TimmBackbone":
-        from medcli.models.timm_backbone import TimmBackbone
-
-        return TimmBackbone
+    if name in _ON_DEMAND:
+        return getattr(import_module(_ON_DEMAND[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

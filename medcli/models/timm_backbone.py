@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,8 +15,9 @@ from medcli.errors import UsageProblem, nearest
 from medcli.models.attention import attention_maps
 from medcli.models.layer_groups import group_layers
 from medcli.models.pretrained import cached_weights
-from medcli.models.weights import LoadReport, load_weights, looks_like_file
-from medcli.plugin import LayerGroup
+from medcli.models.weight_files import Allowed, State, looks_like_file, read_weights
+from medcli.models.weights import LoadReport, load_weights
+from medcli.plugin import LayerGroup, PretrainedHead
 
 __all__ = ["NativeInput", "TimmBackbone"]
 
@@ -51,6 +52,10 @@ class TimmBackbone(nn.Module):
         pretrained: start from timm's default weights, from the local cache.
         weights: a file, or one of timm's tags, from the local cache.
         drop_path: stochastic depth; refused where the network has none.
+        inside, allow: how the file is read; see `read_weights`.
+        rename, ignore, fresh: how its tensors become the network's; see `load_weights`.
+        head: the classifier among the file's tensors, under the file's own names; None for the one that timm's network
+            would have.
         **timm_kwargs: passed to the network.
 
     Raises:
@@ -73,6 +78,12 @@ class TimmBackbone(nn.Module):
         pretrained: bool = False,
         weights: str | None = None,
         drop_path: float = 0.0,
+        inside: Sequence[str] = (),
+        allow: Sequence[Allowed] = (),
+        rename: Callable[[str], str | None] | None = None,
+        ignore: Iterable[str] = (),
+        fresh: Iterable[str] = (),
+        head: Callable[[State], PretrainedHead | None] | None = None,
         **timm_kwargs: Any,
     ) -> None:
         super().__init__()
@@ -89,30 +100,32 @@ class TimmBackbone(nn.Module):
         if drop_path > 0 and not _has_drop_path(self.net):
             raise _no_drop_path(self.name)
         self.feature_dim = plan.feature_dim
-        self.pretrained_head: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.pretrained_head: PretrainedHead | None = None
         self.load_report: LoadReport | None = None
         self._groups = group_layers(self.net, prefix="net.")
-        if pretrained or weights:
-            self._load(weights, published, make, plan)
-
-    def _load(self, weights: str | None, published: str, make: NetworkMaker, plan: _Plan) -> None:
+        if not (pretrained or weights):
+            return
         if weights and looks_like_file(weights):
             path = weights
         else:
-            name, _, tag = published.partition(".")
-            path = str(cached_weights(name, weights or tag or None))
+            known, _, tag = published.partition(".")
+            path = str(cached_weights(known, weights or tag or None))
+        tensors = read_weights(path, inside=inside, allow=allow)
         with torch.device("meta"):
             classes = list(make(num_classes=7, **plan.arguments).state_dict())
         headless = self.net.state_dict()
-        report, head = load_weights(
+        self.load_report, old_head = load_weights(
             self.net,
-            path,
+            tensors,
             name=self.name,
+            origin=path,
+            rename=rename,
+            ignore=ignore,
+            fresh=fresh,
             head_keys=[key for key in classes if key not in headless],
             first_convolutions=_first_convolutions(self.net),
         )
-        self.load_report = report
-        self.pretrained_head = _plain_head(head, self.feature_dim)
+        self.pretrained_head = _plain_head(old_head, self.feature_dim) if head is None else head(tensors)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """[B, C, H, W] -> [B, feature_dim]."""
@@ -316,10 +329,10 @@ def _first_convolutions(network: nn.Module) -> tuple[str, ...]:
     return next(((name,) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)), ())
 
 
-def _plain_head(head: Mapping[str, torch.Tensor], feature_dim: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Weight [K, D] and bias [K] of the old classifier, where it was one linear layer."""
+def _plain_head(head: Mapping[str, torch.Tensor], feature_dim: int) -> PretrainedHead | None:
+    """The old classifier, where it was one linear layer; the file does not say what its classes are."""
     matrices = [key for key, tensor in head.items() if tensor.ndim == 2 and tensor.shape[1] == feature_dim]
     if len(head) != 2 or len(matrices) != 1:
         return None
     bias = head.get(matrices[0].removesuffix("weight") + "bias")
-    return None if bias is None else (head[matrices[0]], bias)
+    return None if bias is None else PretrainedHead(head[matrices[0]], bias)

@@ -1,4 +1,4 @@
-"""Weights from files, safely and strictly.
+"""Weights into networks, strictly.
 
 A network that silently kept its random weights looks like a weak architecture; so either every tensor of the backbone
 comes from the file, or nothing is loaded and the reason is said.
@@ -6,42 +6,31 @@ comes from the file, or nothing is loaded and the reason is said.
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import logging
 import math
-import pickle
-import struct
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from medcli.errors import UsageProblem
+from medcli.models.weight_files import State, read_weights
 
-__all__ = ["WEIGHT_SUFFIXES", "LoadReport", "load_weights", "looks_like_file", "read_weights"]
+__all__ = ["LoadReport", "adapt_channels", "load_weights", "resize_positions"]
 
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
-
-# The only class beside tensors and plain containers that a foreign file may hold: training scripts keep their
-# command line in it. It is a bag of attributes and runs nothing.
-_ALLOWED_CLASSES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "net.", "network.", "base_model.", "encoder.")
 _FILTERS = ("checkpoint_filter_fn", "_filter_fn", "pretrained_filter_fn", "_filter_torchvision_pretrained")
 _NESTING = 3
 _COUNTER = "num_batches_tracked"
 _TABLE = "relative_position_bias_table"
 _HINT = "`medcli models show ARCH` lists the weights that fit an architecture"
-
-State = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -55,6 +44,8 @@ class LoadReport:
         head: names in the file that belong to the classifier it was trained with, and were left out.
         resized: names of position tables or embeddings that were interpolated to this size.
         converted: names of input convolutions that were adapted to the number of channels.
+        ignored: names in the file that belong to other parts of what it was trained with (a decoder).
+        fresh: names of the backbone that the file does not have and need not have; they keep their random start.
     """
 
     source: str
@@ -63,6 +54,8 @@ class LoadReport:
     head: tuple[str, ...] = ()
     resized: tuple[str, ...] = ()
     converted: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
 
     def sentence(self) -> str:
         """One line for the user."""
@@ -73,98 +66,39 @@ class LoadReport:
             parts.append(f"{len(self.resized)} interpolated to this size")
         if self.converted:
             parts.append("input layer adapted to the number of channels")
+        if self.ignored:
+            parts.append(f"{len(self.ignored)} of other parts of the file left out")
+        if self.fresh:
+            parts.append(f"{len(self.fresh)} new and random ({_some(list(self.fresh))})")
         return ", ".join(parts)
-
-
-def looks_like_file(weights: str) -> bool:
-    """Whether `--weights` names a file and not a tag."""
-    return weights.lower().endswith(WEIGHT_SUFFIXES) or "/" in weights or "\\" in weights or Path(weights).is_file()
-
-
-def read_weights(path: str | Path) -> State:
-    """The tensors of a weight file by name, wrapper dictionaries opened, floats as float32.
-
-    Raises:
-        UsageProblem: no such file, not a weight file, damaged, or it could only be read by running code.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UsageProblem(f"there is no weight file `{path}`", code="no-weights", where="--weights")
-    if not path.name.lower().endswith(WEIGHT_SUFFIXES):
-        raise UsageProblem(
-            f"`{path.name}` is not a weight file medcli reads ({' '.join(WEIGHT_SUFFIXES)})",
-            code="bad-weights",
-            where="--weights",
-        )
-    state = _opened(_read_any(path))
-    if not state:
-        raise UsageProblem(f"`{path}` holds no tensors by name", code="bad-weights", where="--weights")
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-
-
-def _read_any(path: Path) -> Mapping[str, Any]:
-    if path.suffix.lower() == ".safetensors":
-        try:
-            return dict(load_file(str(path)))
-        except (SafetensorError, OSError, ValueError) as error:
-            raise UsageProblem(
-                f"`{path}` cannot be read as safetensors: {_first_line(error)}", code="bad-weights", where="--weights"
-            ) from error
-    try:
-        with torch.serialization.safe_globals(_ALLOWED_CLASSES):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UsageProblem(
-            f"`{path}` holds more than tensors and could only be read by running code from it, which medcli never does",
-            code="unsafe-weights",
-            where="--weights",
-            hint="ask its author for a safetensors file",
-        ) from error
-    # What the reader of old PyTorch files makes of foreign bytes depends on the bytes.
-    except (
-        RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError, struct.error,
-    ) as error:  # fmt: skip
-        raise UsageProblem(
-            f"`{path}` is damaged or is no PyTorch file: {_first_line(error)}", code="bad-weights", where="--weights"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise UsageProblem(
-            f"`{path}` holds a {type(content).__name__}, not tensors by name", code="bad-weights", where="--weights"
-        )
-    return content
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _opened(content: Mapping[str, Any]) -> State:
-    """The dictionary of tensors inside the wrappers that training scripts put around it."""
-    for key in _WRAPPERS:
-        inner = content.get(key)
-        if isinstance(inner, Mapping) and any(isinstance(value, torch.Tensor) for value in inner.values()):
-            return _opened(inner)
-    return {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
 
 
 def load_weights(
     network: nn.Module,
-    path: str | Path,
+    source: str | Path | Mapping[str, torch.Tensor],
     *,
     name: str,
+    origin: str = "",
+    rename: Callable[[str], str | None] | None = None,
+    ignore: Iterable[str] = (),
+    fresh: Iterable[str] = (),
     head_keys: Iterable[str] = (),
     first_convolutions: Iterable[str] = (),
 ) -> tuple[LoadReport, State]:
     """Set every tensor of `network` from a file.
 
-    Names and shapes must match exactly, after these and no other changes: common prefixes are stripped, timm's own
-    renaming for the family is applied, an RGB input convolution is adapted to other channel counts, position
-    embeddings are interpolated, and the old classifier is left out.
+    Names and shapes must match exactly, after these and no other changes: the caller's renaming, common prefixes
+    stripped, timm's own renaming for its families, an input convolution adapted to other channel counts, position
+    embeddings interpolated, the old classifier and what the caller ignores left out.
 
     Args:
         network: the network without its classifier.
-        path: the file.
+        source: the file, or its tensors by name.
         name: the architecture, for messages.
+        origin: the file's name for messages, where `source` is tensors.
+        rename: the file's name of a tensor to the network's, or None for one that is left out.
+        ignore: patterns (`decoder_*`) of names in the file that are no part of this network.
+        fresh: patterns of names of the network that the file need not have; they keep their random start.
         head_keys: names that only the network with a classifier has.
         first_convolutions: names of the modules that see the picture's channels.
 
@@ -174,27 +108,112 @@ def load_weights(
     Raises:
         UsageProblem: code `weights-do-not-fit`, with counts and the first names, and the network unchanged.
     """
-    raw = read_weights(path)
+    given = dict(source) if isinstance(source, Mapping) else read_weights(source)
+    path = Path(origin) if isinstance(source, Mapping) else Path(source)
+    raw, dropped = _renamed_by(rename, given, path, name)
     expected = network.state_dict()
     heads = tuple(head_keys)
     state = _stripped(raw, {*expected, *heads})
+    unwanted = tuple(ignore)
+    ignored = [key for key in state if key not in expected and _matches(key, unwanted)]
+    state = {key: tensor for key, tensor in state.items() if key not in set(ignored)}
     before = {key: tensor.shape for key, tensor in state.items()}
     state = _renamed(network, _resized_tables(state, expected))
-    converted = _adapt_channels(network, state, first_convolutions)
+    converted = _adapt_first(expected, state, first_convolutions)
     head = {key: state.pop(key) for key in list(state) if key in heads or key.startswith("medcli_head.")}
     counters = {key: tensor for key, tensor in expected.items() if key.endswith(_COUNTER) and key not in state}
-    missing = [key for key in expected if key not in state and key not in counters]
+    optional = tuple(fresh)
+    new = {key: tensor for key, tensor in expected.items() if key not in state and _matches(key, optional)}
+    missing = [key for key in expected if key not in state and key not in counters and key not in new]
     unexpected = [key for key in state if key not in expected]
     wrong = [key for key in expected if key in state and state[key].shape != expected[key].shape]
-    matched = len(expected) - len(missing) - len(wrong) - len(counters)
-    if missing or unexpected or wrong:
-        raise _misfit(name, Path(path), expected, state, matched, missing, unexpected, wrong)
+    matched = len(expected) - len(missing) - len(wrong) - len(counters) - len(new)
+    if missing or unexpected or wrong or not matched:
+        raise _misfit(name, path, expected, state, matched, missing, unexpected, wrong)
     # Files older than PyTorch 0.4.1 lack the counters of batch norm; nothing that medcli uses reads them.
-    network.load_state_dict({**state, **{key: torch.zeros_like(value) for key, value in counters.items()}}, strict=True)
+    zeros = {key: torch.zeros_like(value) for key, value in counters.items()}
+    network.load_state_dict({**new, **state, **zeros}, strict=True)
     resized = tuple(
         key for key in expected if key in before and before[key] != expected[key].shape and key not in converted
     )
-    return LoadReport(str(path), matched, len(expected), tuple(head), resized, converted), head
+    report = LoadReport(
+        str(path), matched, len(expected), tuple(head), resized, converted, (*dropped, *ignored), tuple(new)
+    )
+    return report, head
+
+
+def resize_positions(table: torch.Tensor, side: int, *, prefix_tokens: int = 1) -> torch.Tensor:
+    """A table of learned positions for another square grid, bicubic with antialiasing as timm resizes them.
+
+    Args:
+        table: [1, P + N, D]; the first P rows belong to class and register tokens and stay as they are.
+        side: of the new grid; the result is [1, P + side * side, D].
+        prefix_tokens: P.
+
+    Raises:
+        ValueError: the N rows form no square.
+    """
+    from timm.layers import resample_abs_pos_embed
+
+    rows = table.shape[1] - prefix_tokens
+    if table.ndim != 3 or rows < 1 or math.isqrt(rows) ** 2 != rows:
+        raise ValueError(f"{tuple(table.shape)} with {prefix_tokens} prefix tokens is no square table of positions")
+    resized: torch.Tensor = resample_abs_pos_embed(table, (side, side), num_prefix_tokens=prefix_tokens)
+    return resized
+
+
+def adapt_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
+    """The weight of an input convolution for another number of channels.
+
+    RGB weights are summed for one channel, and repeated and scaled for others, as timm does it. A weight of one channel
+    is spread evenly, so that a grey picture repeated over the channels gives what it gave alone.
+
+    Args:
+        weight: [O, I, h, w] with I = 1 or 3.
+        channels: of the result, [O, channels, h, w].
+
+    Raises:
+        ValueError: other numbers of input channels, where nothing says what they mean.
+    """
+    from timm.models import adapt_input_conv
+
+    given = weight.shape[1]
+    if given == channels:
+        return weight
+    if given == 1:
+        return weight.repeat(1, channels, 1, 1) / channels
+    if given != 3:
+        raise ValueError(f"an input convolution of {given} channels cannot be adapted to {channels}")
+    adapted: torch.Tensor = adapt_input_conv(channels, weight)
+    return adapted
+
+
+def _renamed_by(
+    rename: Callable[[str], str | None] | None, given: State, path: Path, name: str
+) -> tuple[State, list[str]]:
+    """The tensors under the caller's names, and the file's names of those it drops."""
+    if rename is None:
+        return given, []
+    state: State = {}
+    dropped = []
+    for key, tensor in given.items():
+        new = rename(key)
+        if new is None:
+            dropped.append(key)
+        elif new in state:
+            raise UsageProblem(
+                f"`{path.name}` does not fit `{name}`: several of its tensors would be `{new}`, one of them `{key}`",
+                code="weights-do-not-fit",
+                where="--weights",
+                hint=_HINT,
+            )
+        else:
+            state[new] = tensor
+    return state, dropped
+
+
+def _matches(key: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def _stripped(state: State, expected: set[str]) -> State:
@@ -256,25 +275,19 @@ def _resized_tables(state: State, expected: Mapping[str, torch.Tensor]) -> State
     return resized
 
 
-def _adapt_channels(network: nn.Module, state: State, first_convolutions: Iterable[str]) -> tuple[str, ...]:
-    """RGB input convolutions summed or repeated to the network's channels, in place; their names."""
-    from timm.models import adapt_input_conv
-
+def _adapt_first(
+    expected: Mapping[str, torch.Tensor], state: State, first_convolutions: Iterable[str]
+) -> tuple[str, ...]:
+    """Input convolutions of grey or RGB pictures for the network's channels, in place; their names."""
     converted = []
     for module in first_convolutions:
         key = f"{module}.weight"
-        wanted = network.state_dict().get(key)
-        given = state.get(key)
-        if (
-            wanted is None
-            or given is None
-            or given.ndim != 4
-            or given.shape[1] == wanted.shape[1]
-            or given.shape[1] != 3
-        ):
+        wanted, given = expected.get(key), state.get(key)
+        if wanted is None or given is None or given.ndim != 4 or given.shape[1] not in {1, 3}:
             continue
-        state[key] = adapt_input_conv(wanted.shape[1], given)
-        converted.append(key)
+        if given.shape[1] != wanted.shape[1]:
+            state[key] = adapt_channels(given, wanted.shape[1])
+            converted.append(key)
     return tuple(converted)
 
 

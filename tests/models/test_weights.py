@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from medcli.errors import UsageProblem
 from medcli.models.timm_backbone import TimmBackbone
-from medcli.models.weights import read_weights
+from medcli.models.weight_files import read_weights
 
 
 def trained(name="test_resnet", **options):
@@ -82,7 +82,7 @@ def test_old_head_is_kept_aside(tmp_path):
     network = trained(num_classes=5)
     backbone = load(stored(tmp_path / "w.safetensors", network.state_dict()))
     assert backbone.pretrained_head is not None
-    weight, bias = backbone.pretrained_head
+    weight, bias = backbone.pretrained_head.weight, backbone.pretrained_head.bias
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(torch.nn.functional.linear(backbone(images), weight, bias), network(images))
     assert not [name for name, _ in backbone.named_parameters() if "head" in name or "fc" in name]
