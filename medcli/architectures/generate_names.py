@@ -32,7 +32,7 @@ def render() -> str:
         if config is not None and config.tag in own:
             own = [config.tag, *(tag for tag in own if tag != config.tag)]
         configs = {tag: get_pretrained_cfg(f"{name}.{tag}") for tag in own}
-        pairs = " ".join(f"{tag}:{_word(configs[tag].license)}" for tag in own)
+        pairs = " ".join(f"{tag}:{_word(configs[tag].license)}{_elsewhere(name, tag, configs[tag])}" for tag in own)
         facts = _facts(config)
         lines.append("\t".join((name, *facts, pairs)).rstrip("\t"))
         lines += ["\t".join((f"{name}.{tag}", *_facts(configs[tag]))) for tag in own if _facts(configs[tag]) != facts]
@@ -59,6 +59,12 @@ def _facts(config: Any) -> tuple[str, ...]:
 
 def _numbers(values: Any) -> str:
     return ",".join(str(value) for value in values or ())
+
+
+def _elsewhere(name: str, tag: str, config: Any) -> str:
+    """`:SOURCE` for weights that are not in timm's own repository of that name, else nothing."""
+    source = config.hf_hub_id or config.url
+    return "" if not source or source == f"timm/{name}.{tag}" else f":{source}"
 
 
 def _word(licence: Any) -> str:

@@ -174,14 +174,16 @@ def _fill_in(card: ArchitectureCard, entry: Entry) -> ArchitectureCard:
     if facts is None:
         return replace(card, name=entry.name)
     base, _, tag = entry.variant.partition(".")
+    own = listed.facts(base) or facts
+    elsewhere = dict(own.elsewhere)
     weights = tuple(
         WeightCard(
             tag=one,
-            source=listed.source.format(name=base, tag=one),
+            source=elsewhere.get(one) or listed.source.format(name=base, tag=one),
             licence=licence,
             normalisation=_listed_normalisation(entry, f"{base}.{one}"),
         )
-        for one, licence in (listed.facts(base) or facts).tags
+        for one, licence in own.tags
     )
     return replace(
         card,

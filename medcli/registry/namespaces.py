@@ -3,7 +3,8 @@
 The list of the namespace `NAME/*` is the file `NAME_names.txt` beside the module its entry point names. Its first line
 is `# LIBRARY VERSION SOURCE`, where SOURCE is a pattern such as `timm/{name}.{tag}` for the place of published weights.
 Every other line is tab-separated: name, input side, mean, standard deviation, interpolation, crop, and `tag:licence`
-pairs; fields after the name may be empty or missing. A line `NAME.TAG` says where a tag differs from its name's line.
+pairs, or `tag:licence:SOURCE` where the weights lie elsewhere; fields after the name may be empty or missing. A line
+`NAME.TAG` says where a tag differs from its name's line.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class ListedFacts:
         interpolation: `bilinear` or `bicubic`.
         crop: share of the picture kept in evaluation.
         tags: weight tag to licence (empty where none is stated), the default first.
+        elsewhere: weight tag to source, for those that do not lie where the list's pattern says.
     """
 
     input_size: int | None
@@ -36,6 +38,7 @@ class ListedFacts:
     interpolation: str
     crop: float | None
     tags: tuple[tuple[str, str], ...]
+    elsewhere: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,13 +116,16 @@ def _read(file: Path, namespace: str) -> NameList:
 
 def _facts(line: str) -> ListedFacts:
     fields = [*line.split("\t"), *[""] * 6]
+    # A source may hold colons of its own; the tag and the licence have none.
+    triples = [[*text.split(":", 2), "", ""][:3] for text in fields[6].split()]
     return ListedFacts(
         int(fields[1]) if fields[1] else None,
         _numbers(fields[2]),
         _numbers(fields[3]),
         fields[4],
         float(fields[5]) if fields[5] else None,
-        tuple((tag, licence) for tag, _, licence in (pair.partition(":") for pair in fields[6].split())),
+        tuple((tag, licence) for tag, licence, _ in triples),
+        tuple((tag, source) for tag, _, source in triples if source),
     )
 
 
