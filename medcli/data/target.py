@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-__all__ = ["TASKS", "Output", "Target", "Task", "target_from_dict", "target_to_dict"]
+__all__ = ["TASKS", "Output", "Target", "Task", "side_names", "target_from_dict", "target_to_dict"]
 
 Task = Literal["binary", "multiclass", "ordinal", "multilabel", "multioutput"]
 TASKS: tuple[Task, ...] = get_args(Task)
+
+_SIDES = frozenset({"left", "right", "laterality", "od", "os"})
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,14 @@ class Target:
     def logits_shape(self) -> tuple[int, ...]:
         """Shape of one case's stored logits: (K,), (L,) or (O, Kmax)."""
         return (len(self.outputs), self.num_classes) if self.task == "multioutput" else (self.num_classes,)
+
+
+def side_names(target: Target) -> tuple[str, ...]:
+    """Classes and outputs that name a side of the body, so that a mirrored picture would belong to another label."""
+    names = [*target.class_names]
+    for output in target.outputs:
+        names += [output.name, *output.classes]
+    return tuple(name for name in names if set(name.lower().replace("-", "_").replace(" ", "_").split("_")) & _SIDES)
 
 
 def target_to_dict(target: Target) -> dict[str, Any]:

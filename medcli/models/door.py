@@ -11,11 +11,10 @@ from medcli.errors import UsageProblem
 from medcli.models.build import build_classifier, load_model
 from medcli.models.classifier import Classifier
 from medcli.models.heads import HeadKind
+from medcli.models.preprocessing import FALLBACK_SIZE
 from medcli.models.spec import ModelSpec
 
 __all__ = ["build", "load"]
-
-_FALLBACK_SIZE = 224
 
 
 def build(
@@ -71,7 +70,7 @@ def build(
 
     if image_size is None:
         card = read_card(find(discover(), architecture))
-        image_size = (card.input_size if card else None) or _FALLBACK_SIZE
+        image_size = (card.input_size if card else None) or FALLBACK_SIZE
     spec = ModelSpec(
         architecture=architecture,
         in_channels=in_channels,

@@ -16,7 +16,7 @@ from medcli.plugin import API_VERSION
 from medcli.registry.namespaces import package_directory
 from medcli.toml_lines import find_lines
 
-__all__ = ["CARD", "CardFile", "Table", "card_file", "check_api"]
+__all__ = ["CARD", "CardFile", "Table", "card_file", "check_api", "required"]
 
 CARD = "medcli-card.toml"
 KEYS = ("api", "include", "sources", "defaults", "architectures", "difference_models")
@@ -54,6 +54,7 @@ class CardFile:
         sources: short name to full text of a source.
         problems: what is wrong with files or tables as a whole; `broken` says which architectures it concerns.
         broken: architecture name to its problem.
+        sections: name to the kind of table it stands in, `architectures` or `difference_models`.
     """
 
     file: Path
@@ -62,6 +63,7 @@ class CardFile:
     sources: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[MedcliError, ...] = ()
     broken: Mapping[str, MedcliError] = field(default_factory=dict)
+    sections: Mapping[str, str] = field(default_factory=dict)
 
 
 def card_file(package: str) -> CardFile | None:
@@ -88,6 +90,14 @@ def check_api(package: str, origin: str) -> None:
             hint=mend,
             code="plugin-api",
         )
+
+
+def required(package: str, name: str) -> tuple[str, ...]:
+    """What the card says must be installed for this name; empty where it says nothing, or nothing that can be read."""
+    card = card_file(package)
+    table = card.tables.get(name) if card is not None else None
+    wanted = table.values.get("requires", []) if table is not None else []
+    return tuple(one for one in wanted if isinstance(one, str)) if isinstance(wanted, list) else ()
 
 
 @lru_cache(maxsize=64)
@@ -138,12 +148,19 @@ def _assemble(file: Path, api: int, files: list[Table], problems: list[MedcliErr
                         sections[key][name] = _below(table, (key, name), inner)
     tables: dict[str, Table] = {}
     broken: dict[str, MedcliError] = {}
-    for name, table in {**sections["architectures"], **sections["difference_models"]}.items():
-        try:
-            tables[name] = _inherit(table, sections["defaults"], ())
-        except UsageProblem as problem:
-            broken[name] = problem
-    return CardFile(file, api, tables, sources, tuple(problems), broken)
+    kinds: dict[str, str] = {}
+    for kind in ("architectures", "difference_models"):
+        for name, table in sections[kind].items():
+            if name in kinds:
+                first = sections["architectures"][name].place()
+                problems.append(_problem(f"`{name}` stands in both kinds of tables", f"{first} and {table.place()}"))
+                continue
+            kinds[name] = kind
+            try:
+                tables[name] = _inherit(table, sections["defaults"], ())
+            except UsageProblem as problem:
+                broken[name] = problem
+    return CardFile(file, api, tables, sources, tuple(problems), broken, kinds)
 
 
 def _parse(file: Path, problems: list[MedcliError]) -> Table | None:

@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 from medcli.errors import UsageProblem, nearest
 from medcli.plugin import ArchitectureCard, Normalisation, OptionCard, RecipeValue
 from medcli.registry.card_file import Table
+from medcli.registry.requirements import requirement_fault
 
 __all__ = ["RECIPE_SETTINGS", "STRATEGIES", "build_card"]
 
@@ -65,16 +66,17 @@ class _Reading:
 
 
 def build_card(
-    name: str, table: Table, sources: Mapping[str, str]
+    name: str, table: Table, sources: Mapping[str, str], section: str = "architectures"
 ) -> tuple[ArchitectureCard | None, list[UsageProblem]]:
-    """The card of one architecture, or None with everything that is wrong in its table.
+    """The card of one architecture or difference model, or None with everything that is wrong in its table.
 
     Args:
         name: as the entry point calls it.
         table: with inheritance resolved.
         sources: short names of sources to their text.
+        section: the kind of table, for messages.
     """
-    reading = _Reading(table, f"architectures.{name}", sources)
+    reading = _Reading(table, f"{section}.{name}", sources)
     card = _record(ArchitectureCard, table.values, (), reading)
     if not isinstance(card, ArchitectureCard):
         return None, reading.problems
@@ -210,13 +212,22 @@ def _check(card: ArchitectureCard, reading: _Reading) -> None:
         reading.wrong(("default_weights",), f"is `{card.default_weights}`, which `weights` does not list", hint)
     named: list[tuple[Keys, Normalisation | None]] = [(("normalisation",), card.normalisation)]
     named += [(("weights", str(index)), one.normalisation) for index, one in enumerate(card.weights)]
-    for keys, normalisation in named:
-        if normalisation and not _usable(normalisation):
-            reading.wrong(keys, "needs as many means as standard deviations, all of these above 0")
     for option, about in card.options.items():
         message = option_fault(about, about.default)
         if message:
             reading.wrong(("options", option, "default"), message)
+        values = [str(one) for one in about.choices] or (["true", "false"] if about.type == "bool" else [])
+        for value, meant in about.normalisations.items():
+            place = ("options", option, "normalisations", value)
+            if values and value not in values:
+                reading.wrong(place, f"is for a value the option cannot have; it has {_quoted(tuple(values))}")
+            named.append((place, meant))
+    for requirement in card.requires:
+        if fault := requirement_fault(requirement):
+            reading.wrong(("requires",), fault)
+    for keys, normalisation in named:
+        if normalisation and not _usable(normalisation):
+            reading.wrong(keys, "needs as many means as standard deviations, all of these above 0")
     for number in ("params", "params_total", "input_size", "in_channels", "feature_dim", "stages", "blocks"):
         value = getattr(card, number)
         if value is not None and value < (0 if number.startswith("params") else 1):

@@ -45,8 +45,7 @@ def read_card(entry: Entry) -> ArchitectureCard | None:
     file = card_file(entry.package)
     if file is None:
         return None
-    name = f"{entry.namespace}/*" if entry.variant else entry.name
-    card, problems = _read(file, name)
+    card, problems = _read(file, entry.card_name)
     if problems:
         raise _blamed(problems, entry)
     if card is None and file.problems:
@@ -163,7 +162,7 @@ def _read(file: CardFile, name: str) -> tuple[ArchitectureCard | None, list[Medc
     table = file.tables.get(name)
     if table is None:
         return None, []
-    card, problems = build_card(name, table, file.sources)
+    card, problems = build_card(name, table, file.sources, file.sections.get(name, "architectures"))
     return card, list(problems)
 
 

@@ -10,6 +10,7 @@ from medcli.plugin import ArchitectureCard
 from medcli.registry.cards import card_problems, read_card
 from medcli.registry.discovery import CORE, Entry, Problem, Registry
 from medcli.registry.namespaces import read_names
+from medcli.registry.requirements import unmet
 
 __all__ = ["Catalogue", "Listed", "catalogue", "facts", "head_parameters"]
 
@@ -23,12 +24,14 @@ class Listed:
         label: the shortest name that is not ambiguous.
         card: its card, or None where there is none or it is broken.
         broken: whether its card is broken.
+        missing: requirements that are not installed, so that it cannot be built.
     """
 
     entry: Entry
     label: str
     card: ArchitectureCard | None
     broken: bool = False
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ def catalogue(
     for entry in registry.named():
         label = entry.qualified if entry.name in ambiguous else entry.name
         try:
-            everything.append(Listed(entry, label, read_card(entry)))
+            card = read_card(entry)
+            everything.append(Listed(entry, label, card, missing=unmet(card.requires) if card else ()))
         except MedcliError:
             everything.append(Listed(entry, label, None, broken=True))  # said by `problems`
     families = sorted({one.card.family for one in everything if one.card and one.card.family})
@@ -118,9 +122,10 @@ def facts(entry: Entry, card: ArchitectureCard | None, classes: int | None = Non
         for name in (
             "summary", "family", "task", "params", "params_total", "gmacs", "feature_dim", "stages", "blocks",
             "input_size", "in_channels", "modalities", "licence", "drop_path", "attention_maps", "trainable", "note",
-            "default_weights", "lora_targets",
+            "default_weights", "lora_targets", "requires",
         )
     }  # fmt: skip
+    known["missing"] = unmet(card.requires)
     known["normalisation"] = card.normalisation
     known["size"] = card.size
     known["scaling"] = card.scaling

@@ -79,6 +79,11 @@ class Entry:
         return self.name.partition("/")[0] if self.is_namespace or self.variant else ""
 
     @property
+    def card_name(self) -> str:
+        """The name of its table in the card: that of the whole namespace for a name in one."""
+        return f"{self.namespace}/*" if self.variant else self.name
+
+    @property
     def package(self) -> str:
         """The top-level package, where the card lies."""
         return self.reference.partition(":")[0].partition(".")[0]
@@ -202,12 +207,14 @@ def load_factory(entry: Entry) -> ArchitectureFactory:
     For a name in a namespace the factory already knows its `name`.
 
     Raises:
-        UsageProblem: the plugin's card asks for another version of the plugin API.
+        UsageProblem: the plugin's card asks for another version of the plugin API, or for packages that are missing.
         RunFailure: the module cannot be imported, or names no callable; the cause is chained.
     """
-    from medcli.registry.card_file import check_api
+    from medcli.registry.card_file import check_api, required
+    from medcli.registry.requirements import refuse_unmet
 
     check_api(entry.package, entry.origin)
+    refuse_unmet(entry.name, required(entry.package, entry.card_name), entry.origin)
     module_name, _, attributes = entry.reference.partition(":")
     hint = "`medcli models list` shows what else is installed"
     if entry.distribution != CORE:

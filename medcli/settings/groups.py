@@ -93,11 +93,13 @@ class DataSettings:
         Option("side in pixels to which images are resized (default: the architecture's own)", DATA, "PX", minimum=1),
     ] = None
     fit: Annotated[
-        Literal["squash", "pad", "crop"],
+        Literal["squash", "pad", "crop"] | None,
         Option(
-            "how a picture that is not square becomes square: stretched, padded, or short side then centre crop", DATA
+            "how a picture becomes square: stretched, padded, or short side then centre crop (default: as its weights "
+            "want it, else stretched)",
+            DATA,
         ),
-    ] = "squash"
+    ] = None
     in_channels: Annotated[
         int | None,
         Option("1 or 3 (default: the architecture's own; grey pictures are repeated)", DATA, minimum=1, maximum=3),

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from medcli.data.dataset import DataSet, Preprocessing
+from medcli.data.target import side_names
 from medcli.errors import UsageProblem
 from medcli.models.build import ModelSpec
+from medcli.models.preprocessing import plan_preprocessing
 from medcli.plugin import ArchitectureCard
 from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings, TrainingSettings
 from medcli.training.best import default_monitor
 from medcli.training.losses import LossName, choose_loss, head_kind
 
 __all__ = ["Plan", "plan_training"]
-
-FALLBACK_SIZE = 224
-FALLBACK_MEAN, FALLBACK_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def plan_training(
             code="monitor-does-not-fit",
         )
     refuse_mirrored_sides(data, training.flip)
-    preprocessing = plan_preprocessing(card, data_settings, model)
+    preprocessing = plan_preprocessing(card, data_settings, model, options)
     spec = ModelSpec(
         architecture=architecture,
         in_channels=preprocessing.channels,
@@ -100,53 +99,13 @@ def plan_training(
     return Plan(data, spec, preprocessing, loss, monitor, data_settings, model, training, compute, tuple(notes))
 
 
-def plan_preprocessing(
-    card: ArchitectureCard | None, settings: DataSettings, model: ModelSettings | None = None
-) -> Preprocessing:
-    """From picture to input: flags first, then the card (as its weights want it), then ImageNet's figures."""
-    size = settings.image_size or (card.input_size if card else None) or FALLBACK_SIZE
-    channels = settings.in_channels or (card.in_channels if card else None) or 3
-    tag = (
-        model.weights
-        if model and model.weights
-        else (card.default_weights if card and model and model.pretrained else "")
-    )
-    normalisation = card.normalisation_for(tag or "") if card else None
-    mean = settings.mean or (normalisation.mean if normalisation else FALLBACK_MEAN)
-    std = settings.std or (normalisation.std if normalisation else FALLBACK_STD)
-    return Preprocessing(
-        image_size=size,
-        channels=channels,
-        mean=per_channel(mean, channels),
-        std=per_channel(std, channels),
-        interpolation=normalisation.interpolation if normalisation else "bilinear",
-        fit=settings.fit,
-        window=settings.window,
-    )
-
-
-def per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """One value per channel: one is repeated, three become their mean for a single channel."""
-    if len(values) == channels:
-        return tuple(values)
-    return (sum(values) / len(values),) * channels
-
-
-SIDES = ("left", "right", "laterality", "od", "os")
-
-
 def refuse_mirrored_sides(data: DataSet, flip: str) -> None:
     """Mirroring an image whose label names a side of the body makes the label wrong.
 
     Raises:
         UsageProblem: `--flip horizontal` or `both` with such class or column names.
     """
-    if flip not in {"horizontal", "both"}:
-        return
-    names = [*data.target.class_names]
-    for output in data.target.outputs:
-        names += [output.name, *output.classes]
-    named = [name for name in names if set(name.lower().replace("-", "_").replace(" ", "_").split("_")) & set(SIDES)]
+    named = side_names(data.target) if flip in {"horizontal", "both"} else ()
     if named:
         raise UsageProblem(
             f"`--flip {flip}` would make labels wrong: {', '.join(f'`{name}`' for name in named[:4])} name a side",

@@ -12,6 +12,7 @@ from medcli.plugin import ArchitectureCard, Normalisation, WeightCard
 from medcli.registry.cards import parse_options, read_card
 from medcli.registry.catalogue import Catalogue, catalogue, facts, head_parameters
 from medcli.registry.discovery import CORE, Entry, discover, find
+from medcli.registry.requirements import install_line
 
 if TYPE_CHECKING:
     from medcli.models.layers import LayerTable
@@ -104,7 +105,8 @@ def _listing(found: Catalogue) -> dict[str, Any]:
                 "params_total", "feature_dim", "input_size", "in_channels", "modalities", "default_weights",
             )
         }  # fmt: skip
-        rows.append({**known, "label": one.label, "card": "broken" if one.broken else "yes" if one.card else "none"})
+        card = "broken" if one.broken else "yes" if one.card else "none"
+        rows.append({**known, "label": one.label, "card": card, "missing": one.missing})
     return {
         "architectures": rows,
         "namespaces": found.namespaces,
@@ -118,6 +120,8 @@ def _table(output: Output, found: Catalogue) -> str:
         card = one.card
         millions = None if card is None or card.params is None else _rounded(card.params / 1e6)
         summary = "card broken" if one.broken else card.summary if card else "no card"
+        if one.missing:
+            summary = f"unavailable: {install_line(one.missing)}"
         rows.append(
             (
                 one.label,
@@ -151,6 +155,8 @@ def _page(
         lines += [card.summary, "", *_facts_text(card, result), *_lists(output, card)]
         if card.note:
             lines += ["", f"note: {card.note}"]
+        if result["missing"]:
+            lines += ["", f"unavailable: {install_line(result['missing'])}"]
     if layers is not None:
         built = result["built"]
         rows = [

@@ -1,0 +1,61 @@
+"""Whether what an architecture needs beside its plugin is installed: package metadata says it, nothing is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medcli.errors import UsageProblem
+from medcli.registry.namespaces import installed_version
+
+__all__ = ["install_line", "refuse_unmet", "requirement_fault", "unmet"]
+
+
+def requirement_fault(requirement: str) -> str:
+    """Why the text is no requirement such as `transformers>=5.0`; empty if it is one."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        Requirement(requirement)
+    except InvalidRequirement as error:
+        return f"holds `{requirement}`, which is no requirement ({str(error).splitlines()[0]})"
+    return ""
+
+
+def unmet(requires: Sequence[str]) -> tuple[str, ...]:
+    """Those of the requirements that no installed distribution meets, as they were written.
+
+    A requirement whose marker does not hold here (`; python_version < "3.12"`) asks for nothing.
+    """
+    if not requires:
+        return ()
+    from packaging.requirements import Requirement
+
+    missing = []
+    for text in requires:
+        wanted = Requirement(text)
+        version = installed_version(wanted.name)
+        applies = wanted.marker is None or wanted.marker.evaluate()
+        if applies and (not version or not wanted.specifier.contains(version, prereleases=True)):
+            missing.append(text)
+    return tuple(missing)
+
+
+def install_line(requirements: Sequence[str]) -> str:
+    """The command that installs them; quoted, because a shell reads `>` as a redirection."""
+    return "pip install " + " ".join(f"'{one}'" for one in requirements)
+
+
+def refuse_unmet(name: str, requires: Sequence[str], origin: str) -> None:
+    """Refuse to load an architecture whose requirements are not met.
+
+    Raises:
+        UsageProblem: `missing-requirement`, with the line that installs what is missing.
+    """
+    missing = unmet(requires)
+    if missing:
+        raise UsageProblem(
+            f"`{name}` needs {', '.join(f'`{one}`' for one in missing)}, which is not installed",
+            where=origin,
+            hint=install_line(missing),
+            code="missing-requirement",
+        )
