@@ -59,12 +59,19 @@ class LoadedModel:
         spec: how it was made.
         preprocessing: what its images went through.
         extra: further facts that were saved with it, plain JSON.
+        views: what predicts in the classifier's place, giving logits: the classifier asked several times per picture.
     """
 
     classifier: Classifier
     spec: ModelSpec
     preprocessing: Preprocessing
     extra: Mapping[str, Any]
+    views: nn.Module | None = None
+
+    @property
+    def predictor(self) -> nn.Module:
+        """What images go through: images [B, C, S, S], normalised -> outputs that `spec.head_kind` decodes."""
+        return self.classifier if self.views is None else self.views
 
 
 def build_classifier(
@@ -74,7 +81,7 @@ def build_classifier(
 
     Args:
         spec: what to build; its architecture may be any name the registry finds.
-        weights: a weight tag of the card, or a file.
+        weights: a weight tag of the card whose file is on this machine, or a file or folder.
         pretrained: start from the card's default weights.
         seed: draws the initial weights from this seed alone and leaves the global generator as it was; None draws
             from the global generator.
@@ -83,14 +90,15 @@ def build_classifier(
         UsageProblem: unknown architecture, options, image size or weights.
         RunFailure: the architecture's package is broken, or does not keep the contract of `medcli.plugin.Backbone`.
     """
-    from medcli.registry.cards import factory_weights, read_card
+    from medcli.models.pretrained import factory_weights
+    from medcli.registry.cards import read_card
     from medcli.registry.discovery import discover, find, load_factory
 
     entry = find(discover(), spec.architecture)
     factory = load_factory(entry)
     asked = weights is not None
     card = read_card(entry) if pretrained or weights else None
-    weights = factory_weights(card, weights, pretrained)
+    weights = factory_weights(entry.name, card, weights, pretrained)
     _check_options(entry.name, factory, spec.options)
     with _seeded(seed):
         try:

@@ -6,15 +6,25 @@ weights than it was told, is worse than a sentence that says which file is missi
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from medcli.errors import UsageProblem, nearest
+from medcli.plugin import ArchitectureCard
+from medcli.registry.weight_cache import (
+    HubSource,
+    Source,
+    WebSource,
+    cached_file,
+    chosen_weights,
+    not_cached,
+    source_of,
+)
 
-__all__ = ["cached_weights"]
+__all__ = ["cached_weights", "factory_weights"]
 
-_FILES = ("model.safetensors", "pytorch_model.bin")
+_TIMM = "timm/"
 
 
 def cached_weights(name: str, tag: str | None = None) -> Path:
@@ -63,44 +73,69 @@ def cached_weights(name: str, tag: str | None = None) -> Path:
     config = timm.get_pretrained_cfg(f"{name}.{tag}" if tag else name)
     if config is None:
         raise UsageProblem(f"timm does not describe the weights of `{name}`", code="no-weights", where="--weights")
-    files = _hub_files(config.hf_hub_id, config.hf_hub_filename, config.architecture, config.tag)
-    found = next((path for path in map(_in_hub_cache, files) if path is not None), None)
+    sources: list[Source] = []
+    if config.hf_hub_id:
+        files = {"files": (config.hf_hub_filename,)} if config.hf_hub_filename else {}
+        sources.append(HubSource(_repository(config), **files))
+    if config.url:
+        sources.append(WebSource(config.url, Path(urlsplit(config.url).path).name))
+    found = next((path for source in sources if (path := cached_file(source)) is not None), None)
     if found is None and config.url:
         found = _in_torch_cache(config.url)
     if found is not None:
         return found
     full = f"{name}.{tag or config.tag}" if (tag or config.tag) else name
-    how = "; on a machine with internet fetch it with "
-    source = f"`hf download {files[0][0]} {files[0][1]}`" if files else f"`{config.url}`"
     raise UsageProblem(
-        f"the weights `{full}` are not in the local cache ({_hub_cache()})",
+        f"the weights `{full}` are not on this machine",
         code="weights-not-cached",
         where="--pretrained" if tag is None else "--weights",
-        hint=f"give the file with `--weights FILE`{how if files else '; its source is '}{source}",
+        hint=f"`medcli models fetch timm/{full}`, or give the file with `--weights FILE`",
     )
 
 
-def _hub_files(
-    hub_id: str | None, filename: str | None, architecture: str | None, tag: str | None
-) -> list[tuple[str, str]]:
-    if not hub_id:
-        return []
-    repository = hub_id if not hub_id.endswith("/") else f"{hub_id}{architecture}.{tag}"
-    return [(repository, name) for name in ((filename,) if filename else _FILES)]
+def factory_weights(
+    name: str, card: ArchitectureCard | None, weights: str | None, pretrained: bool = False
+) -> str | None:
+    """What a factory is given as `weights`: the cached file of a tag of the card, or what was said.
+
+    A path is handed on, and so is a tag without a file in the card, which only the factory can understand.
+
+    Args:
+        name: of the architecture, for messages.
+        card: its card, or None.
+        weights: tag, file, folder, or None.
+        pretrained: whether the card's default is meant where `weights` is None.
+
+    Raises:
+        UsageProblem: code `weights-not-cached` for a tag whose file is not on this machine, `unknown-weights` for a
+            word that is neither a tag nor a path.
+    """
+    known = chosen_weights(name, card, weights, pretrained)
+    if known is None:
+        return weights
+    source = source_of(known)
+    if not known.file or source is None:
+        return known.tag
+    found = cached_file(source) or _as_timm_keeps_it(source)
+    if found is None:
+        raise not_cached(name, known, source, "--weights" if weights else "--pretrained")
+    return str(found)
 
 
-def _hub_cache() -> Path:
-    from huggingface_hub import constants
+def _as_timm_keeps_it(source: Source) -> Path | None:
+    """The same weights where older releases of timm have put them: under another file name, or in torch's cache."""
+    if not isinstance(source, HubSource) or not source.repository.startswith(_TIMM):
+        return None
+    network, _, tag = source.repository.removeprefix(_TIMM).partition(".")
+    try:
+        return cached_weights(network, tag)
+    except UsageProblem:
+        return None
 
-    return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE)
 
-
-def _in_hub_cache(file: tuple[str, str]) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    repository, filename = file
-    found = try_to_load_from_cache(repository, filename, cache_dir=_hub_cache())
-    return Path(found) if isinstance(found, str) else None
+def _repository(config: Any) -> str:
+    name: str = config.hf_hub_id
+    return name if not name.endswith("/") else f"{name}{config.architecture}.{config.tag}"
 
 
 def _in_torch_cache(url: str) -> Path | None:

@@ -13,7 +13,7 @@ from medcli.registry.card_schema import build_card, option_fault
 from medcli.registry.discovery import Entry, Problem, Registry
 from medcli.registry.namespaces import read_names
 
-__all__ = ["RecipeLayer", "card_problems", "factory_weights", "parse_options", "read_card", "recipe_layer"]
+__all__ = ["RecipeLayer", "card_problems", "parse_options", "read_card", "recipe_layer"]
 
 
 @dataclass(frozen=True)
@@ -122,24 +122,6 @@ def parse_options(entry: Entry, card: ArchitectureCard | None, pairs: Sequence[s
     if problems:
         raise Problems(problems)
     return options
-
-
-def factory_weights(card: ArchitectureCard | None, weights: str | None, pretrained: bool = False) -> str | None:
-    """What a factory is given as `weights`: a tag of the card with its source, or whatever was said.
-
-    A tag whose source is a repository of timm on the hub becomes timm's own name for it (`resnet18.a1_in1k`), which
-    `TimmBackbone` takes; files and other tags are handed on as they are.
-
-    Args:
-        card: of the architecture, or None.
-        weights: tag, file, or None.
-        pretrained: whether the card's default is meant where `weights` is None.
-    """
-    if card is None:
-        return weights
-    chosen = weights or (card.default_weights if pretrained else "") or None
-    known = card.weight(chosen) if chosen else None
-    return known.source.removeprefix("timm/") if known and known.source.startswith("timm/") else chosen
 
 
 def recipe_layer(card: ArchitectureCard | None, strategy: str) -> RecipeLayer | None:

@@ -8,7 +8,7 @@ import pytest
 
 from medcli.errors import Problems, UsageProblem
 from medcli.plugin import SizeRule
-from medcli.registry.cards import card_problems, factory_weights, parse_options, read_card, recipe_layer
+from medcli.registry.cards import card_problems, parse_options, read_card, recipe_layer
 from medcli.registry.discovery import discover, find
 
 ONLY_CORE = {"MEDCLI_PLUGINS": "none"}
@@ -291,15 +291,6 @@ def test_namespace_card_says_what_the_list_says_and_no_more():
     assert card.weight("mae").licence == "cc-by-nc-4.0"
     assert card_of("timm/vit_base_patch16_224.dino").default_weights == "dino"
     assert card_of("timm/vit_base_patch16_224.dino").normalisation.mean == (0.485, 0.456, 0.406)
-
-
-def test_tag_of_a_card_becomes_the_name_its_factory_knows():
-    card = card_of("resnet18")
-    assert factory_weights(card, "in1k") == "resnet18.a1_in1k"
-    assert factory_weights(card, None, pretrained=True) == "resnet18.a1_in1k"
-    assert factory_weights(card, "some/file.pth") == "some/file.pth"
-    assert factory_weights(card, None) is None
-    assert factory_weights(None, "tag") == "tag"
 
 
 @pytest.mark.parametrize(
