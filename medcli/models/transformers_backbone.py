@@ -1,4 +1,4 @@
-"""Any vision network of transformers as a backbone: built from a configuration, loaded strictly, never from the internet.
+"""Any vision network of transformers as a backbone: built from a configuration, loaded strictly, offline.
 
 transformers' own `from_pretrained` downloads, warns and fills gaps with random numbers; here the network is built from
 its configuration alone and its tensors go through medcli's own comparison.
@@ -6,9 +6,8 @@ its configuration alone and its tensors go through medcli's own comparison.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +18,9 @@ from torch import nn
 
 from medcli.errors import UsageProblem
 from medcli.models.layer_groups import group_layers
+from medcli.models.transformers_attention import attention_maps
 from medcli.models.transformers_blocks import cut_blocks
-from medcli.models.transformers_files import Source, check_config, converted_names, find_source, read_config
+from medcli.models.transformers_files import Source, check_config, converted_names, find_source, quiet, read_config
 from medcli.models.weight_files import Allowed, State, read_weights
 from medcli.models.weights import LoadReport, load_weights
 from medcli.plugin import LayerGroup, PretrainedHead
@@ -102,12 +102,12 @@ class TransformersBackbone(nn.Module):
             source = find_source(weights, name=self.name)
             if source.config is not None:
                 check_config(config, source.config, name=self.name)
-        plan = _plan(self.name, config, in_channels, drop_path, pool)
+        plan = _plan(self.name, config, in_channels, drop_path)
         self.in_channels = in_channels
         self.image_size = image_size or plan.native_size
         self.feature_dim, self.pool, self._prefix = _probed(self.name, plan, self.image_size, pool)
         self._step = plan.step
-        with _quiet():
+        with quiet():
             self.net = plan.build()
         self._call = plan.call
         self.load_report: LoadReport | None = None
@@ -167,28 +167,7 @@ class TransformersBackbone(nn.Module):
         Raises:
             UsageProblem: the network has no attention over all positions, or no such layer.
         """
-        blocks = _attentions(self.net)
-        if not blocks:
-            raise _no_attention(self.name)
-        if not -len(blocks) <= layer < len(blocks):
-            raise UsageProblem(
-                f"`{self.name}` has {len(blocks)} attention layers; layer {layer} is not one of them",
-                code="no-attention",
-            )
-        caught: list[torch.Tensor] = []
-        hook = blocks[layer].register_forward_hook(lambda _, __, output: caught.append(output[1]))
-        training = {module: module.training for module in self.modules()}
-        try:
-            with _eager(self.net), torch.no_grad():
-                self.eval()
-                self._run(images)
-        finally:
-            hook.remove()
-            for module, mode in training.items():
-                module.training = mode
-        if len(caught) != 1 or caught[0].ndim != 4 or caught[0].shape[-1] != caught[0].shape[-2]:
-            raise _no_attention(self.name)
-        return caught[0].detach()
+        return attention_maps(self.net, lambda: self._run(images), layer, name=self.name)
 
     def layer_groups(self) -> tuple[LayerGroup, ...]:
         """Blocks from input to output; the embeddings are stage 0, and the last norm belongs to the last block."""
@@ -219,9 +198,9 @@ class TransformersBackbone(nn.Module):
                     hint="use a smaller `--batch-size` with `--accumulate`",
                 )
             return
-        # transformers 5.2x renames the pair and warns about the older names.
+        # transformers 5.23 has other names for the pair and warns about the older ones.
         enable = next(one for one in _CHECKPOINTING if hasattr(network, one))
-        with _quiet():
+        with quiet():
             if enabled:
                 getattr(network, enable)({"use_reentrant": False})
             else:
@@ -261,21 +240,19 @@ def _described(model: Any, name: str | None) -> tuple[Source | None, Any]:
     """Where the weights are (None: nowhere), and the configuration."""
     if not isinstance(model, (str, Path)):
         return None, model
-    with _quiet():
+    with quiet():
         source = find_source(model, name=name or str(model))
         if source.config is None:
             raise UsageProblem(f"there is no `config.json` beside `{source.weights}`", code="bad-config")
         return source, read_config(source.config)
 
 
-def _plan(name: str, config: Any, in_channels: int, drop_path: float, pool: Pool | None) -> _Plan:
+def _plan(name: str, config: Any, in_channels: int, drop_path: float) -> _Plan:
     from transformers import MODEL_MAPPING
 
     kind = MODEL_MAPPING.get(type(config), None)
     if kind is None or getattr(kind, "main_input_name", "") != "pixel_values" or not hasattr(config, "num_channels"):
-        raise UsageProblem(
-            f"`{type(config).__name__}` describes no vision network of transformers", code="bad-config", where=name
-        )
+        raise UsageProblem(f"`{type(config).__name__}` describes no vision network of transformers", code="bad-config")
     config = deepcopy(config)
     config.num_channels = in_channels
     config.return_dict = True
@@ -307,7 +284,7 @@ def _side(size: int | Sequence[int]) -> int:
 
 def _probed(name: str, plan: _Plan, size: int, pool: Pool | None) -> tuple[int, Pool, int]:
     """Width of the features, the pooling in use, and the number of tokens before the patches."""
-    with _quiet(), torch.device("meta"):
+    with quiet(), torch.device("meta"):
         outline = plan.build().eval()
     output = _outcome(outline, plan, size)
     if output is None:
@@ -363,46 +340,3 @@ def _renamed(tensors: State, rename: Callable[[str], str | None] | None) -> tupl
 
 def _first_convolution(network: nn.Module) -> tuple[str, ...]:
     return next(((name,) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)), ())
-
-
-def _attentions(network: Any) -> list[nn.Module]:
-    """Modules that give (output, attention [B, heads, N, N]), in order."""
-    recorded = (getattr(network, "_can_record_outputs", None) or {}).get("attentions")
-    kind, place = getattr(recorded, "target_class", recorded), getattr(recorded, "index", 1)
-    # Hierarchical networks record attention stage by stage, within windows: at another place of the output.
-    if not isinstance(kind, type) or place != 1:
-        return []
-    return [module for module in network.modules() if isinstance(module, kind)]
-
-
-def _no_attention(name: str) -> UsageProblem:
-    return UsageProblem(
-        f"`{name}` has no attention over the whole picture, so it has no attention maps",
-        code="no-attention",
-        hint="choose a ViT or DeiT",
-    )
-
-
-@contextlib.contextmanager
-def _eager(network: Any) -> Iterator[None]:
-    before = network.config._attn_implementation
-    try:
-        with _quiet():
-            network.set_attn_implementation("eager")
-        yield
-    finally:
-        with _quiet():
-            network.set_attn_implementation(before)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers logs advice for its own loading, which is not used here."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)

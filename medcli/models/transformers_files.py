@@ -6,10 +6,11 @@ are converted by transformers' own table before the strict comparison. Nothing h
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import nn
 from medcli.errors import UsageProblem, nearest
 from medcli.models.weight_files import WEIGHT_SUFFIXES, State
 
-__all__ = ["CONFIG_FILE", "Source", "check_config", "converted_names", "find_source", "read_config"]
+__all__ = ["CONFIG_FILE", "Source", "check_config", "converted_names", "find_source", "quiet", "read_config"]
 
 CONFIG_FILE = "config.json"
 
@@ -210,3 +211,16 @@ def _converted(network: Any, tensors: State) -> State:
         for new, parts in converter.convert(first, model=network, config=network.config).items():
             state[new] = parts[0] if isinstance(parts, list) else parts
     return state
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """transformers logs advice for its own loading, which is not used here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
