@@ -43,7 +43,7 @@ def chexnet(
         raise UsageProblem(
             "`chexnet` has no default weights: none can be downloaded from a place that is sure to last",
             where="--pretrained",
-            hint="give a chest X-ray file with `--weights FILE`, or start from ImageNet with `densenet121 --pretrained`",
+            hint="give a file with `--weights FILE`; `densenet121 --pretrained` starts from ImageNet",
             code="no-default-weights",
         )
     backbone = TimmBackbone("densenet121", in_channels=in_channels, image_size=image_size, drop_path=drop_path)

@@ -64,9 +64,9 @@ def recognise(tensors: Mapping[str, torch.Tensor]) -> Layout:
     """The layout of a file's tensors.
 
     CheXNet's own names prove its labels: dots inside a layer's name, as in `norm.1`, are something PyTorch has refused
-    to create since 0.4 of 2018, and CheXpert, the other set of 14 labels, is from 2019. The wrapper's name `densenet121`
-    alone proves nothing; it has been copied for CheXpert. TorchXRayVision stores NaN as the operating point of an output
-    that was not trained, so only a file with `op_threshs` says which ones were.
+    to create since 0.4 of 2018, and CheXpert, the other set of 14 labels, is from 2019. The wrapper's name alone,
+    `densenet121`, proves nothing; it has been copied for CheXpert. TorchXRayVision stores NaN as the operating point of
+    an output that was not trained, so only a file with `op_threshs` says which ones were.
 
     Args:
         tensors: of the file, under its own names.
