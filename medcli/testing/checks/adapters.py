@@ -1,0 +1,91 @@
+"""What a card's LoRA targets promise: modules of those names exist, can be wrapped, and learn."""
+
+from __future__ import annotations
+
+import copy
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from medcli.testing.checks.building import few
+from medcli.testing.checks.subject import Subject, same
+from medcli.testing.checks.verdict import CheckFailed, fail, skip
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["lora"]
+
+
+def lora(subject: Subject) -> str:
+    """Every pattern matches, peft wraps the modules, nothing changes at first, and every adapter gets a gradient."""
+    import torch
+
+    if subject.card is None or not subject.card.lora_targets:
+        skip("the card names no LoRA targets")
+    chosen = {
+        role: names
+        for role, patterns in subject.card.lora_targets.items()
+        for names in [_matched(subject.outline(), role, patterns)]
+    }
+    network = copy.deepcopy(subject.network())
+    small = {role: _matched(network, role, patterns) for role, patterns in subject.card.lora_targets.items()}
+    inputs = subject.inputs(2)
+    with torch.no_grad():
+        before = network(*inputs)
+    for role, names in small.items():
+        _adapt(copy.deepcopy(network), role, names, inputs, before)
+    return ", ".join(f"{role}: {len(names)}" for role, names in chosen.items())
+
+
+def _matched(network: nn.Module, role: str, patterns: tuple[str, ...]) -> list[str]:
+    """Names of the modules a role means; every pattern must mean at least one that can be adapted."""
+    modules = dict(network.named_modules())
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        named = [name for name in modules if name and fnmatchcase(name, pattern)]
+        fitting = [name for name in named if _adaptable(modules[name], role)]
+        if not named:
+            fail(f"`lora_targets.{role}`: `{pattern}` matches no module")
+        if not fitting:
+            kind = "a convolution without groups" if role == "conv" else "a linear layer or convolution"
+            fail(f"`lora_targets.{role}`: `{pattern}` matches {few(named)}, none of them {kind}")
+        if role != "conv" and len(fitting) < len(named):
+            wrong = [name for name in named if name not in fitting]
+            fail(f"`lora_targets.{role}`: `{pattern}` also matches {few(wrong)}, which cannot be adapted")
+        found.update(dict.fromkeys(fitting))
+    return list(found)
+
+
+def _adaptable(module: nn.Module, role: str) -> bool:
+    from torch import nn
+
+    if isinstance(module, nn.Conv2d):
+        return module.groups == 1
+    return role != "conv" and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+
+
+def _adapt(network: nn.Module, role: str, names: list[str], inputs: tuple[Tensor, ...], before: Tensor) -> None:
+    import torch
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(r=2, lora_alpha=2, target_modules=names)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(3)
+        try:
+            wrapped = inject_adapter_in_model(config, network).eval()
+        except Exception as error:
+            raise CheckFailed(f"`lora_targets.{role}`: peft cannot wrap them: {error}") from error
+        found = wrapped(*inputs)
+        if not same(found.detach(), before):
+            fail(f"`lora_targets.{role}`: fresh adapters change the output although they start at zero")
+        (found * torch.randn_like(found)).sum().backward()
+    dead = [
+        name
+        for name, parameter in wrapped.named_parameters()
+        if ".lora_B." in name and (parameter.grad is None or not bool(parameter.grad.any()))
+    ]
+    if dead:
+        fail(
+            f"`lora_targets.{role}`: {len(dead)} adapters get no gradient, because their layer's weight is used "
+            f"without calling the layer: {few(dead)}"
+        )
