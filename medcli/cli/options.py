@@ -31,6 +31,7 @@ __all__ = [
     "FileArgument",
     "Flags",
     "InputsArgument",
+    "Judged",
     "NewFileArgument",
     "OptionalArchitecture",
     "OptionalFile",
@@ -38,7 +39,7 @@ __all__ = [
     "OptionalSynthetic",
     "Positional",
     "RunArgument",
-    "RunOrPredictions",
+    "RunOrArchitecture",
     "RunsArgument",
     "is_set",
 ]
@@ -111,12 +112,15 @@ OptionalArchitecture = Annotated[
 ArchitectureOrRun = Annotated[str, Positional("ARCH|RUN", "architecture or run directory", "architecture|run")]
 RunArgument = Annotated[str, Positional("RUN", "run directory", "run")]
 RunsArgument = Annotated[tuple[str, ...], Positional("RUN", "run directories", "run", required=True)]
-RunOrPredictions = Annotated[
+RunOrArchitecture = Annotated[
+    str, Positional("RUN|ARCH", "run directory, or architecture whose weights bring a classifier", "run|architecture")
+]
+Judged = Annotated[
     str,
     Positional(
-        "RUN|PREDICTIONS",
-        "run directory, or predictions file (.npz of ours, table of any tool)",
-        "run|path",
+        "RUN|PREDICTIONS|ARCH",
+        "run directory, predictions file (.npz of ours, table of any tool), or architecture with `--weights`",
+        "run|path|architecture",
     ),
 ]
 InputsArgument = Annotated[

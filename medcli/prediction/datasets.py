@@ -24,8 +24,8 @@ def place_model(loaded: LoadedModel, device: str) -> str:
     import torch
 
     chosen = choose_device(device)
-    layout = torch.channels_last if suits_channels_last(loaded.classifier) else torch.contiguous_format
-    loaded.classifier.to(device=chosen, memory_format=layout)  # type: ignore[call-overload]
+    layout = torch.channels_last if suits_channels_last(loaded.predictor) else torch.contiguous_format
+    loaded.predictor.to(device=chosen, memory_format=layout)  # type: ignore[call-overload]
     return str(chosen)
 
 
@@ -68,7 +68,7 @@ def predict_samples(
         progress=progress,
     )
     predictions = predict_batches(
-        loaded.classifier,
+        loaded.predictor,
         batches.epoch(0),
         batches.samples,
         target=loaded.spec.target,

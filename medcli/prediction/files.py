@@ -115,7 +115,7 @@ def predict_files(
     """
     device = torch.device(place_model(loaded, compute.device))
     precision = choose_precision(compute.precision, device)
-    layout = memory_layout(loaded.classifier)
+    layout = memory_layout(loaded.predictor)
     names: list[str] = []
     logits: list[npt.NDArray[np.float32]] = []
     failures: list[tuple[str, str]] = []
@@ -126,7 +126,7 @@ def predict_files(
         images = torch.stack([planes for _, planes in waiting]).to(device)
         images = normalise(images, loaded.preprocessing).contiguous(memory_format=layout)
         with torch.inference_mode(), autocast(device, precision):
-            raw = loaded.classifier(images)
+            raw = loaded.predictor(images)
         found = raw_to_logits(raw, target, kind)
         bad = (np.isnan(found) | np.isposinf(found)).reshape(len(found), -1).any(axis=1)
         if bad.any():
@@ -139,7 +139,7 @@ def predict_files(
         names.extend(name for name, _ in waiting)
         waiting.clear()
 
-    loaded.classifier.eval()
+    loaded.predictor.eval()
     for done, (entry, planes) in enumerate(_decoded(loaded, inputs, compute), start=1):
         if isinstance(planes, Failure):
             failures.append((entry.name, planes.reason))

@@ -18,7 +18,7 @@ from medcli.errors import UsageProblem
 from medcli.evaluation.predictions import Predictions, load_predictions
 from medcli.runs.directory import RunDirectory
 
-__all__ = ["Chosen", "choose_cases", "refuse_other_classes", "stored_predictions"]
+__all__ = ["Chosen", "Judgement", "choose_cases", "refuse_other_classes", "stored_predictions"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,23 @@ class Chosen:
     samples: Samples
     split: str
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Predictions that are to be judged.
+
+    Args:
+        internal: on the test cases the model was made with, what the others are compared with; or None.
+        others: on every other set.
+    """
+
+    internal: Predictions | None
+    others: tuple[Predictions, ...]
+
+    def all(self) -> list[Predictions]:
+        """The internal ones first."""
+        return [one for one in (self.internal, *self.others) if one is not None]
 
 
 def stored_predictions(run: RunDirectory) -> Predictions:

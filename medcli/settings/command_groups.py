@@ -34,6 +34,10 @@ class EvaluationSettings:
     max_ece: Annotated[
         float | None, Option("exit with status 4 if the ECE is above this", REPORT, minimum=0, maximum=1)
     ] = None
+    ten_crop: Annotated[
+        bool,
+        Option("average ten views: the corners and the centre of an enlarged picture, each also mirrored", THIS),
+    ] = False
     save_predictions: Annotated[
         str | None,
         Option("also write the predictions to this .npz or .csv", REPORT, "FILE", flag_only=True, completes="path"),

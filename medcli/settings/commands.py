@@ -25,7 +25,7 @@ from medcli.settings.groups import (
     TrainingSettings,
 )
 
-__all__ = ["COMMANDS", "FIXED_BY_RUN", "CommandSettings", "Part"]
+__all__ = ["COMMANDS", "FIXED_BY_RUN", "IMAGE_STORE", "OF_WEIGHTS", "CommandSettings", "Part"]
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,11 @@ _ANSWER = ("json", "quiet", "debug", "no_color")
 _SOURCES = ("config",)
 _WRITING = ("out", "overwrite", "yes", "no_input")
 
-# A run fixes how its images become tensors, so another size or normalisation would measure another model.
-FIXED_BY_RUN = ("image_size", "fit", "in_channels", "mean", "std", "cache", "cache_limit")
+# A run fixes how its images become tensors, so another size or normalisation would measure another model. An
+# architecture with weights of its own has no run, and takes them.
+FIXED_BY_RUN = ("image_size", "fit", "in_channels", "mean", "std")
+OF_WEIGHTS = ("weights", "pretrained", "arch_opt")
+IMAGE_STORE = ("cache", "cache_limit")
 
 
 def _output(*names: str) -> Part:
@@ -117,7 +120,8 @@ _TABLE: tuple[CommandSettings, ...] = (
         "evaluate",
         (
             # Nothing is drawn for a model that exists: a set without splits is judged whole.
-            Part(DataSettings, without=(*FIXED_BY_RUN, "split")),
+            Part(DataSettings, without=(*IMAGE_STORE, "split")),
+            Part(ModelSettings, only=OF_WEIGHTS),
             Part(ComputeSettings),
             Part(EvaluationSettings),
             Part(ForeignSettings),
@@ -128,7 +132,9 @@ _TABLE: tuple[CommandSettings, ...] = (
     CommandSettings(
         "predict",
         (
-            Part(DataSettings, only=("window",)),
+            Part(DataSettings, only=("window", "class_names", *FIXED_BY_RUN)),
+            Part(ModelSettings, only=OF_WEIGHTS),
+            Part(EvaluationSettings, only=("ten_crop",)),
             Part(ComputeSettings, without=("seed",)),
             Part(OutputSettings, without=("preset",)),
         ),
@@ -137,7 +143,7 @@ _TABLE: tuple[CommandSettings, ...] = (
     CommandSettings(
         "data check",
         (
-            Part(DataSettings, without=(*FIXED_BY_RUN, "skip_unreadable", "limit", "positive_class")),
+            Part(DataSettings, without=(*FIXED_BY_RUN, *IMAGE_STORE, "skip_unreadable", "limit", "positive_class")),
             Part(DataCheckSettings),
             Part(ComputeSettings, only=("workers",)),
             _output(*_SOURCES, "verbose", "no_progress"),
@@ -166,6 +172,15 @@ _TABLE: tuple[CommandSettings, ...] = (
             Part(ModelShowSettings),
             Part(DataSettings, only=("image_size", "in_channels")),
             Part(ModelSettings, only=("arch_opt",)),
+            _output(),
+        ),
+    ),
+    CommandSettings("models fetch", (Part(ModelSettings, only=("weights",)), _output("no_progress"))),
+    CommandSettings(
+        "models verify",
+        (
+            Part(ModelSettings, only=("weights", "arch_opt")),
+            Part(DataSettings, only=("image_size", "in_channels")),
             _output(),
         ),
     ),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medcli.errors import MedcliError, UsageProblem, nearest
-from medcli.settings.commands import COMMANDS, FIXED_BY_RUN, CommandSettings
+from medcli.settings.commands import COMMANDS, FIXED_BY_RUN, IMAGE_STORE, CommandSettings
 from medcli.settings.fields import Field, fields_of
 from medcli.settings.groups import DataSettings
 from medcli.settings.layers import Layer
@@ -21,7 +21,7 @@ DATA_TABLE_KEYS: Mapping[str, Field | None] = {
     **{
         setting.name: setting
         for setting in fields_of(DataSettings)
-        if setting.name not in (*FIXED_BY_RUN, "data", "skip_unreadable", "limit")
+        if setting.name not in (*FIXED_BY_RUN, *IMAGE_STORE, "data", "skip_unreadable", "limit")
     },
 }
 """What a `[data.NAME]` table may say: where the set is and how its labels are read, not how images become tensors."""

@@ -144,7 +144,7 @@ def test_a_table_of_another_tool(medcli: RunCli, tmp_path: Path) -> None:
     [
         (("nowhere",), "neither a run nor a predictions file"),
         (("empty",), "not a run"),
-        (("p.csv", "--data", "x"), "needs a run"),
+        (("p.csv", "--data", "x"), "needs a model"),
         (("p.csv", "--save-predictions", "x.txt"), "ends in none of"),
         (("p.csv", "--out", "x.txt"), "ends in none of"),
         (("data.npz",), "no predictions file"),

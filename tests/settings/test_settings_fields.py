@@ -57,8 +57,11 @@ def test_train_takes_whole_groups() -> None:
         assert {field.name for field in fields_of(group)} <= set(names)
 
 
-def test_what_a_run_fixes_is_no_flag_of_evaluate() -> None:
-    assert not {"image_size", "mean", "std", "fit", "in_channels"} & set(COMMANDS["evaluate"].fields)
+def test_what_a_run_fixes_is_for_architectures_alone() -> None:
+    fixed = {"image_size", "mean", "std", "fit", "in_channels"}
+    assert fixed <= set(COMMANDS["evaluate"].fields)
+    assert fixed <= set(COMMANDS["predict"].fields)
+    assert not fixed & set(COMMANDS["data check"].fields)
     assert "window" in COMMANDS["predict"].fields
     assert "data" not in COMMANDS["predict"].fields
 

@@ -1,38 +1,43 @@
-"""`medcli evaluate`: figures with intervals, of a run, of stored predictions, or of another tool's table."""
+"""`medcli evaluate`: figures with intervals, of a run, of predictions of any tool, or of published weights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medcli.cli.options import Flags, RunOrPredictions
+from medcli.cli.options import Flags, Judged
 from medcli.cli.output import Output
 from medcli.errors import ExitCode, UsageProblem
+from medcli.settings.commands import FIXED_BY_RUN, OF_WEIGHTS
 
 if TYPE_CHECKING:
     from medcli.evaluation.figures import Evaluation
     from medcli.evaluation.predictions import Predictions
+    from medcli.prediction.sources import Judgement
     from medcli.settings.groups import EvaluationSettings
     from medcli.settings.resolve import Resolved
 
 __all__ = ["evaluate"]
 
 
-def evaluate(source: RunOrPredictions, flags: Flags) -> ExitCode | None:
-    """Measure a run, stored predictions, or the predictions of another tool.
+def evaluate(source: Judged, flags: Flags) -> ExitCode | None:
+    """Measure a run, stored predictions, the predictions of another tool, or published weights.
 
     A run without `--data` is measured on the predictions it stored (test, else val). With `--data`, once or several
     times as NAME=PATH, its model predicts those sets, and the difference to the internal test is shown. Every figure
     comes with its convention and a 95 % interval from resampled patients. `--min-auc` and `--max-ece` make the command
     end with status 4 when a figure misses them.
 
+    An architecture with `--weights` is measured with the classifier that came with these weights, without training;
+    labels are matched to its outputs by name.
+
     Examples:
         medcli evaluate runs/NAME
         medcli evaluate runs/NAME --data siteB=siteB.csv --data siteC=siteC/
         medcli evaluate predictions.npz --min-auc 0.85 --max-ece 0.05
         medcli evaluate chexnet.csv.gz --id-column 'Image Index' --prob-columns 'prob_*' --patient-column 'Patient ID'
+        medcli evaluate chexnet --weights model.pth.tar --data labels.csv --ten-crop
     """
     from medcli.evaluation.generalisation import gaps, render_comparison
     from medcli.evaluation.render import render
@@ -45,31 +50,29 @@ def evaluate(source: RunOrPredictions, flags: Flags) -> ExitCode | None:
     resolved = resolve("evaluate", flags.given)
     wanted = resolved.group(EvaluationSettings)
     _check_destinations(wanted, settings.out, settings.overwrite)
-    is_run = Path(source).is_dir()
-    external = is_run and bool(resolved.values["data"])
-    if wanted.save_predictions and external and len(resolved.values["data"]) > 1:
+    judged = _judged(source, resolved, output)
+    predictions = judged.all()
+    if wanted.save_predictions and len(judged.others) > 1:
         raise UsageProblem(
             "`--save-predictions` is one file, and there are several data sets",
             hint="evaluate them one by one",
             code="several-data-sets",
         )
-    internal, others = _predictions(source, is_run, resolved, output)
-    judged = [one for one in (internal, *others) if one is not None]
     if settings.dry_run:
         sizes = ", ".join(
-            f"{one.data_name or source} {one.split} ({len(one)} cases)".replace("  ", " ") for one in judged
+            f"{one.data_name or source} {one.split} ({len(one)} cases)".replace("  ", " ") for one in predictions
         )
-        output.answer({"cases": sum(len(one) for one in judged)}, f"would be evaluated: {sizes}")
+        output.answer({"cases": sum(len(one) for one in predictions)}, f"would be evaluated: {sizes}")
         return None
-    _warn_top_k(output, wanted, judged[0])
+    _warn_top_k(output, wanted, predictions[0])
     seed = resolved.group(ComputeSettings).seed
-    evaluations = [figures_of(one, wanted, seed=seed) for one in judged]
-    differences = gaps(evaluations[0], evaluations[1:]) if internal is not None and others else ()
+    evaluations = [figures_of(one, wanted, seed=seed) for one in predictions]
+    differences = gaps(evaluations[0], evaluations[1:]) if judged.internal is not None and judged.others else ()
     missed = [problem for one in evaluations for problem in _missed(one, wanted)]
     if wanted.save_predictions:
         from medcli.prediction.tables import write_any
 
-        write_any(wanted.save_predictions, judged[-1], overwrite=settings.overwrite)
+        write_any(wanted.save_predictions, predictions[-1], overwrite=settings.overwrite)
         output.note(f"predictions written to {wanted.save_predictions}")
     for problem in missed:
         output.warn(problem)
@@ -93,44 +96,93 @@ def evaluate(source: RunOrPredictions, flags: Flags) -> ExitCode | None:
         return ("\n\n" + "-" * 40 + "\n\n").join(parts)
 
     status = ExitCode.LIMIT if missed else ExitCode.DONE
-    output.answer(result, text, identifier=source, run_dir=source if is_run else None, status=status)
+    output.answer(result, text, identifier=source, run_dir=source if Path(source).is_dir() else None, status=status)
     return status
 
 
-def _predictions(
-    source: str, is_run: bool, resolved: Resolved, output: Output
-) -> tuple[Predictions | None, list[Predictions]]:
-    """(the run's own stored predictions or None, what else is to be judged)."""
-    if is_run:
-        from medcli.prediction.sources import stored_predictions
-        from medcli.runs.directory import open_run
+def _judged(source: str, resolved: Resolved, output: Output) -> Judgement:
+    """What is to be judged, by what the source is: a run, a file, or else an architecture."""
+    if Path(source).is_dir():
+        return _of_run(source, resolved, output)
+    if Path(source).is_file():
+        if resolved.values["data"]:
+            raise UsageProblem(
+                "`--data` needs a model that can predict it; predictions bring their own labels",
+                where="--data",
+                hint="`medcli evaluate runs/NAME --data PATH`",
+                code="predictions-with-data",
+            )
+        _refuse(
+            resolved, (*_IMAGES, *FIXED_BY_RUN, "ten_crop"), "is about images, and predictions have none", "no-images"
+        )
+        _refuse(resolved, OF_WEIGHTS, "builds a network, and predictions need none", "no-model")
+        from medcli.prediction.sources import Judgement
 
-        _refuse(resolved, _FOREIGN, "reads another tool's table", "not-a-table")
-        run = open_run(source)
-        if not resolved.values["data"]:
-            _refuse(resolved, (*_IMAGES, *_LABELS), "says how `--data` is read, and there is none", "no-data")
-            stored = stored_predictions(run)
-            if stored.split != "test":
-                output.warn(
-                    f"the run has no test predictions: these are of `{stored.split}`, which chose its best epoch"
-                )
-            return None, [stored]
-        return _predict_sets(source, resolved, output)
+        return Judgement(None, (_read_file(source, resolved, output),))
+    return _of_architecture(source, resolved, output)
+
+
+def _of_run(source: str, resolved: Resolved, output: Output) -> Judgement:
+    from medcli.prediction.sources import Judgement, stored_predictions
+    from medcli.runs.directory import open_run
+    from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings
+
+    _refuse(resolved, _FOREIGN, "reads another tool's table", "not-a-table")
+    _refuse(resolved, OF_WEIGHTS, "belongs to an architecture; a run has its own weights", "fixed-by-run")
+    _refuse(resolved, FIXED_BY_RUN, "is fixed by the run: with another it would be another model", "fixed-by-run")
+    run = open_run(source)
+    ten_crop = resolved.group(EvaluationSettings).ten_crop
     if resolved.values["data"]:
-        raise UsageProblem(
-            "`--data` needs a run whose model can predict it; predictions bring their own labels",
-            where="--data",
-            hint="`medcli evaluate runs/NAME --data PATH`",
-            code="predictions-with-data",
+        from medcli.prediction.judging import judge_run
+
+        return judge_run(
+            source,
+            resolved.group(DataSettings),
+            resolved.group(ComputeSettings),
+            output,
+            data_tables=resolved.data_tables,
+            own_window=resolved.origin("window").layer == "default",
+            ten_crop=ten_crop,
         )
-    if not Path(source).is_file():
+    _refuse(resolved, (*_IMAGES, *_LABELS, "ten_crop"), "says how `--data` is predicted, and there is none", "no-data")
+    stored = stored_predictions(run)
+    if stored.split != "test":
+        output.warn(f"the run has no test predictions: these are of `{stored.split}`, which chose its best epoch")
+    return Judgement(None, (stored,))
+
+
+def _of_architecture(source: str, resolved: Resolved, output: Output) -> Judgement:
+    from medcli.registry.discovery import discover, find
+    from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings, ModelSettings
+
+    try:
+        find(discover(), source)
+    except UsageProblem as problem:
         raise UsageProblem(
-            f"there is neither a run nor a predictions file `{source}`",
-            hint="`medcli runs list` shows the runs here",
+            f"there is neither a run nor a predictions file `{source}`, and no architecture of that name",
+            where=problem.where,
+            hint=problem.hint if problem.code != "unknown-architecture" else "`medcli runs list` shows the runs here",
             code="missing-path",
+        ) from None
+    _refuse(resolved, _FOREIGN, "reads another tool's table", "not-a-table")
+    if not resolved.values["data"]:
+        raise UsageProblem(
+            f"`{source}` is an architecture, and no data was named to judge it by",
+            where="--data",
+            hint=f"`medcli evaluate {source} --weights FILE --data PATH`",
+            code="no-data",
         )
-    _refuse(resolved, _IMAGES, "is about images, and predictions have none", "no-images")
-    return None, [_read_file(source, resolved, output)]
+    from medcli.prediction.judging import judge_published
+
+    return judge_published(
+        source,
+        resolved.group(DataSettings),
+        resolved.group(ModelSettings),
+        resolved.group(ComputeSettings),
+        output,
+        data_tables=resolved.data_tables,
+        ten_crop=resolved.group(EvaluationSettings).ten_crop,
+    )
 
 
 _FOREIGN = ("id_column", "prob_columns", "logit_columns")
@@ -176,81 +228,6 @@ def _read_file(source: str, resolved: Resolved, output: Output) -> Predictions:
     for note in read.notes:
         output.note(f"note: {note}")
     return read.predictions
-
-
-def _predict_sets(source: str, resolved: Resolved, output: Output) -> tuple[Predictions | None, list[Predictions]]:
-    from medcli.data.load import load_data
-    from medcli.data.splits import draw
-    from medcli.data.subset import take
-    from medcli.evaluation.predictions import load_predictions
-    from medcli.models.build import load_model
-    from medcli.prediction.datasets import predict_samples
-    from medcli.prediction.sources import choose_cases, refuse_other_classes
-    from medcli.runs.directory import open_run
-    from medcli.settings.groups import ComputeSettings, DataSettings
-
-    run = open_run(source)
-    stored = run.predictions("test")
-    internal = load_predictions(stored) if stored.is_file() else None
-    if internal is None:
-        output.note("note: the run has no stored test predictions, so there is no gap to show")
-    before = internal
-    loaded = load_model(run.model_file)
-    settings = resolved.group(DataSettings)
-    if resolved.origin("window").layer == "default":
-        settings = replace(settings, window=loaded.preprocessing.window)
-    found: list[Predictions] = []
-    # The limit comes after the choice: drawn before it, training cases could be all that is left of the run's own data.
-    for dataset in load_data(
-        replace(settings, limit=None), data_tables=resolved.data_tables, target=loaded.spec.target
-    ):
-        refuse_other_classes(dataset, loaded.spec.target, settings.class_names)
-        for note in dataset.notes:
-            output.note(f"note: {dataset.name}: {note}")
-        chosen = choose_cases(dataset, before)
-        if chosen.note:
-            output.note(f"note: {chosen.note}")
-        samples = chosen.samples
-        if settings.limit is not None:
-            samples = take(samples, draw(samples.labels, settings.limit, settings.split_seed))
-            output.note(f"note: {dataset.name}: limited to {len(samples)} of {len(chosen.samples)}")
-        progress = output.progress(f"images of {dataset.name} read", len(samples))
-        predictions, skipped = predict_samples(
-            loaded,
-            samples,
-            resolved.group(ComputeSettings),
-            split=chosen.split,
-            data_name=dataset.name,
-            skip_unreadable=settings.skip_unreadable,
-            progress=lambda done, total, show=progress: show(done),  # type: ignore[misc]
-        )
-        for name, reason in skipped:
-            output.warn(f"{name} left out: {reason}")
-        rows = None if before is None or internal is not before else _own_rows(before, predictions, settings.limit)
-        if before is not None and rows is not None:
-            output.note(f"note: `{dataset.name}` is the run's own test, predicted again")
-            # The run remembers its patients even where this command line does not say how to find them.
-            known = None if before.patients is None else before.patients[rows]
-            internal = replace(predictions, patients=known if predictions.patients is None else predictions.patients)
-            continue
-        found.append(predictions)
-    # Alone, the run's own test is simply what is judged; beside other sets it is what they are compared with.
-    return (internal, found) if found or internal is None else (None, [internal])
-
-
-def _own_rows(stored: Predictions, predictions: Predictions, limit: int | None) -> Sequence[int] | None:
-    """Where the run's test cases stand among its stored ones, or None for cases that are not they.
-
-    All of them, unless a limit leaves some out.
-    """
-    import numpy as np
-
-    place = {name: row for row, name in enumerate(stored.ids.tolist())}
-    rows = [place.get(name, -1) for name in predictions.ids.tolist()]
-    if -1 in rows or (limit is None and len(rows) != len(stored)):
-        return None
-    same = np.array_equal(stored.labels[rows], predictions.labels, equal_nan=stored.labels.dtype.kind == "f")
-    return rows if same else None
 
 
 def _check_destinations(wanted: EvaluationSettings, out: str | None, overwrite: bool) -> None:

@@ -1,43 +1,50 @@
-"""`medcli predict`: a run applied to image files."""
+"""`medcli predict`: a run, or published weights, applied to image files."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from medcli.cli.options import Flags, InputsArgument, RunArgument
+from medcli.cli.options import Flags, InputsArgument, RunOrArchitecture
 from medcli.cli.output import Output
 from medcli.errors import ExitCode, RunFailure, UsageProblem
+from medcli.settings.commands import FIXED_BY_RUN, OF_WEIGHTS
+
+if TYPE_CHECKING:
+    from medcli.models.build import LoadedModel
+    from medcli.settings.resolve import Resolved
 
 __all__ = ["predict"]
 
 
-def predict(run: RunArgument, inputs: InputsArgument, flags: Flags) -> ExitCode | None:
-    """Apply a run to image files and print a score per class.
+def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> ExitCode | None:
+    """Apply a run, or published weights, to image files and print a score per class.
 
     Files, folders (searched to the bottom, in sorted order), DICOM files and .npz archives; the answer is a table in
     the order of the inputs, as CSV or JSON. A file that cannot be read is named on stderr and the others are done
-    (exit status 3). The columns are scores, not probabilities, as long as nobody has calibrated the run.
+    (exit status 3). The columns are scores, not probabilities, as long as nobody has calibrated the run. An
+    architecture with `--weights` predicts with the classifier that came with these weights.
 
     Examples:
         medcli predict runs/NAME scan.dcm
         medcli predict runs/NAME images/ --out scores.csv
         medcli predict runs/NAME a.png b.png --json
+        medcli predict chexnet scan.dcm --weights model.pth.tar --ten-crop
     """
-    from medcli.runs.directory import open_run
-    from medcli.settings.groups import ComputeSettings, DataSettings
+    from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings
     from medcli.settings.resolve import resolve
 
     settings = flags.output()
     output = Output(settings, "predict")
     resolved = resolve("predict", flags.given)
-    directory = open_run(run)
     out = _destination(settings.out, settings.overwrite)
+    loaded = _model(run, resolved, output)
 
-    from medcli.models.build import load_model
     from medcli.prediction.files import list_inputs, predict_files
+    from medcli.prediction.views import with_ten_crop
 
-    loaded = load_model(directory.model_file)
+    if resolved.group(EvaluationSettings).ten_crop:
+        loaded = with_ten_crop(loaded)
     window = resolved.group(DataSettings).window
     if resolved.origin("window").layer == "default":
         window = loaded.preprocessing.window
@@ -60,8 +67,43 @@ def predict(run: RunArgument, inputs: InputsArgument, flags: Flags) -> ExitCode 
         raise RunFailure(f"none of the {len(entries)} inputs could be read", code="unreadable-images")
     output.note("the scores are the network's own and were not calibrated: do not read them as probabilities")
     status = ExitCode.PARTIAL if found.failures else ExitCode.DONE
-    _answer(output, loaded.spec.target, found, out, str(directory.path), status)
+    _answer(output, loaded.spec.target, found, out, run, status)
     return status
+
+
+def _model(source: str, resolved: Resolved, output: Output) -> LoadedModel:
+    """The run's model, or an architecture with the classifier its weights brought."""
+    from medcli.models.build import load_model
+    from medcli.runs.directory import open_run
+    from medcli.settings.groups import DataSettings, ModelSettings
+
+    if not Path(source).exists() and _is_architecture(source):
+        from medcli.prediction.published import load_published
+
+        published = load_published(source, data=resolved.group(DataSettings), model=resolved.group(ModelSettings))
+        output.note(f"weights: {published.summary}")
+        return published.model
+    for name in (*OF_WEIGHTS, *FIXED_BY_RUN, "class_names"):
+        if resolved.origin(name).layer == "flag":
+            flag = "--" + name.replace("_", "-")
+            raise UsageProblem(
+                f"`{flag}` belongs to an architecture; a run has its own weights and its own way with images",
+                where=flag,
+                code="fixed-by-run",
+            )
+    return load_model(open_run(source).model_file)
+
+
+def _is_architecture(name: str) -> bool:
+    from medcli.registry.discovery import discover, find
+
+    try:
+        find(discover(), name)
+    except UsageProblem as problem:
+        if problem.code == "ambiguous-architecture":
+            raise
+        return False
+    return True
 
 
 def _answer(output: Output, target: Any, found: Any, out: Path | None, run: str, status: ExitCode) -> None:
@@ -71,6 +113,7 @@ def _answer(output: Output, target: Any, found: Any, out: Path | None, run: str,
     from medcli.prediction.score_table import as_csv, score_columns, score_rows
     from medcli.runs.directory import replace_text
 
+    directory = run if Path(run).is_dir() else None
     columns = score_columns(target)
     rows = score_rows(found.names, found.logits, target)
     result = {
@@ -81,7 +124,13 @@ def _answer(output: Output, target: Any, found: Any, out: Path | None, run: str,
         "failures": [{"image": name, "reason": reason} for name, reason in found.failures],
     }
     if out is None:
-        output.answer(result, lambda: as_csv(columns, rows), identifier=run, run_dir=run, status=status)
+        output.answer(
+            result,
+            lambda: as_csv(columns, rows),
+            identifier=run,
+            run_dir=directory,
+            status=status,
+        )
         return
     if out.suffix.lower() == ".json":
         replace_text(out, json.dumps(plain(result), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
@@ -91,7 +140,7 @@ def _answer(output: Output, target: Any, found: Any, out: Path | None, run: str,
         {**result, "file": str(out)},
         f"{len(rows)} prediction{'s' if len(rows) != 1 else ''} written to {out}",
         identifier=str(out),
-        run_dir=run,
+        run_dir=directory,
         status=status,
     )
 

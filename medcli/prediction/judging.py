@@ -1,0 +1,154 @@
+"""What a model predicts on the sets it is judged by: the model of a run, or published weights with their classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from medcli.data.dataset import DataSet
+from medcli.data.load import load_data
+from medcli.data.splits import draw
+from medcli.data.subset import take
+from medcli.evaluation.predictions import Predictions, load_predictions
+from medcli.models.build import LoadedModel, load_model
+from medcli.prediction.datasets import predict_samples
+from medcli.prediction.published import load_published, match_labels
+from medcli.prediction.sources import Judgement, choose_cases, refuse_other_classes
+from medcli.prediction.views import with_ten_crop
+from medcli.runs.directory import open_run
+from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings
+
+__all__ = ["Teller", "judge_published", "judge_run"]
+
+
+class Teller(Protocol):
+    """Whoever passes sentences and progress on to the user."""
+
+    def note(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+    def progress(self, what: str, total: int) -> Callable[[int], None]: ...
+
+
+def judge_run(
+    source: str,
+    settings: DataSettings,
+    compute: ComputeSettings,
+    teller: Teller,
+    *,
+    data_tables: Mapping[str, Mapping[str, Any]],
+    own_window: bool,
+    ten_crop: bool = False,
+) -> Judgement:
+    """Predict data sets with a run's model.
+
+    Args:
+        source: the run directory.
+        settings: which sets, and how they are read.
+        compute: device, precision, batch size, workers.
+        teller: told what the user should know.
+        data_tables: `[data.NAME]` tables of configuration files.
+        own_window: read DICOM files with the window the run was trained with, not with that of `settings`.
+        ten_crop: average ten views of every picture.
+
+    Raises:
+        UsageProblem: no such run, data of another target.
+        RunFailure: unreadable images, outputs that are no numbers.
+    """
+    run = open_run(source)
+    stored = run.predictions("test")
+    before = load_predictions(stored) if stored.is_file() else None
+    if before is None:
+        teller.note("note: the run has no stored test predictions, so there is no gap to show")
+    loaded = load_model(run.model_file)
+    if own_window:
+        settings = replace(settings, window=loaded.preprocessing.window)
+    target = loaded.spec.target
+    if ten_crop:
+        loaded = with_ten_crop(loaded)
+    internal, found = before, []
+    # The limit comes after the choice: drawn before it, training cases could be all that is left of the run's own data.
+    for dataset in load_data(replace(settings, limit=None), data_tables=data_tables, target=target):
+        refuse_other_classes(dataset, target, settings.class_names)
+        predictions = _predicted(loaded, dataset, before, settings, compute, teller)
+        rows = None if before is None or internal is not before else _own_rows(before, predictions, settings.limit)
+        if before is not None and rows is not None:
+            teller.note(f"note: `{dataset.name}` is the run's own test, predicted again")
+            # The run remembers its patients even where this command line does not say how to find them.
+            known = None if before.patients is None else before.patients[rows]
+            internal = replace(predictions, patients=known if predictions.patients is None else predictions.patients)
+            continue
+        found.append(predictions)
+    # Alone, the run's own test is simply what is judged; beside other sets it is what they are compared with.
+    return Judgement(internal, tuple(found)) if found or internal is None else Judgement(None, (internal,))
+
+
+def judge_published(
+    architecture: str,
+    settings: DataSettings,
+    model: ModelSettings,
+    compute: ComputeSettings,
+    teller: Teller,
+    *,
+    data_tables: Mapping[str, Mapping[str, Any]],
+    ten_crop: bool = False,
+) -> Judgement:
+    """Predict data sets with the classifier that came with published weights; see `load_published`."""
+    published = load_published(architecture, data=settings, model=model)
+    teller.note(f"weights: {published.summary}")
+    found = []
+    for matched in match_labels(published.model, replace(settings, limit=None), data_tables):
+        for note in matched.notes:
+            teller.note(f"note: {note}")
+        loaded = with_ten_crop(matched.model) if ten_crop else matched.model
+        found.append(_predicted(loaded, matched.data, None, settings, compute, teller))
+    return Judgement(None, tuple(found))
+
+
+def _predicted(
+    loaded: LoadedModel,
+    dataset: DataSet,
+    before: Predictions | None,
+    settings: DataSettings,
+    compute: ComputeSettings,
+    teller: Teller,
+) -> Predictions:
+    for note in dataset.notes:
+        teller.note(f"note: {dataset.name}: {note}")
+    chosen = choose_cases(dataset, before)
+    if chosen.note:
+        teller.note(f"note: {chosen.note}")
+    samples = chosen.samples
+    if settings.limit is not None:
+        samples = take(samples, draw(samples.labels, settings.limit, settings.split_seed))
+        teller.note(f"note: {dataset.name}: limited to {len(samples)} of {len(chosen.samples)}")
+    show = teller.progress(f"images of {dataset.name} read", len(samples))
+    predictions, skipped = predict_samples(
+        loaded,
+        samples,
+        compute,
+        split=chosen.split,
+        data_name=dataset.name,
+        skip_unreadable=settings.skip_unreadable,
+        progress=lambda done, _: show(done),
+    )
+    for name, reason in skipped:
+        teller.warn(f"{name} left out: {reason}")
+    return predictions
+
+
+def _own_rows(stored: Predictions, predictions: Predictions, limit: int | None) -> Sequence[int] | None:
+    """Where the run's test cases stand among its stored ones, or None for cases that are not they.
+
+    All of them, unless a limit leaves some out.
+    """
+    place = {name: row for row, name in enumerate(stored.ids.tolist())}
+    rows = [place.get(name, -1) for name in predictions.ids.tolist()]
+    if -1 in rows or (limit is None and len(rows) != len(stored)):
+        return None
+    same = np.array_equal(stored.labels[rows], predictions.labels, equal_nan=stored.labels.dtype.kind == "f")
+    return rows if same else None
