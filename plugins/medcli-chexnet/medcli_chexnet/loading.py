@@ -118,7 +118,7 @@ def _classifier(
         raise _labels_problem(f"the outputs of `{name}` are `{layout.labels}` by its own names", labels, layout.labels)
     chosen = layout.labels if labels == "auto" else labels
     if chosen not in LABELS:
-        return PretrainedHead(weight, bias)
+        return PretrainedHead(weight, bias, task="" if layout.kind == "torchvision" else "multilabel")
     names = LABELS[chosen]
     if len(names) != len(weight):
         raise _labels_problem(f"`{name}` has {len(weight)} outputs, but `{chosen}` names {len(names)}", labels, "none")
