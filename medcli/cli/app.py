@@ -42,6 +42,8 @@ COMMAND_TABLE: Mapping[str, Place] = {
     "predict": Place("medcli.cli.commands.predict:predict", "apply a run to image files"),
     "models list": Place("medcli.cli.commands.models:list_models", "list the architectures that can be built"),
     "models show": Place("medcli.cli.commands.models:show_model", "show the card of an architecture, and its layers"),
+    "models fetch": Place("medcli.cli.commands.models_fetch:fetch_weights", "download published weights"),
+    "models verify": Place("medcli.cli.commands.models_verify:verify", "say what a weight file is and what it fits"),
     "runs list": Place("medcli.cli.commands.runs:list_runs", "list runs with their state and best figure"),
     "runs show": Place("medcli.cli.commands.runs_show:show_run", "show one run"),
     "runs compare": Place("medcli.cli.commands.runs_compare:compare_runs", "compare runs by one figure"),
@@ -59,7 +61,8 @@ COMMAND_TABLE: Mapping[str, Place] = {
 
 GROUPS: Mapping[str, Description] = {
     "models": Description(
-        "architectures: list, show", examples=("medcli models list --family resnet", "medcli models show resnet18")
+        "architectures: list, show, fetch, verify",
+        examples=("medcli models list --family resnet", "medcli models show resnet18"),
     ),
     "runs": Description("trained models: list, show, compare", examples=("medcli runs list",)),
     "data": Description(

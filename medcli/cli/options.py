@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArchitectureArgument",
+    "ArchitectureOrFile",
     "ArchitectureOrRun",
     "CommandArgument",
     "FileArgument",
@@ -108,6 +109,9 @@ ArchitectureArgument = Annotated[
 OptionalArchitecture = Annotated[
     str | None,
     Positional("ARCH", "architecture; not needed where a file or `--resume` names it", "architecture"),
+]
+ArchitectureOrFile = Annotated[
+    str, Positional("ARCH|FILE", "architecture, or weight file or folder", "architecture|path")
 ]
 ArchitectureOrRun = Annotated[str, Positional("ARCH|RUN", "architecture or run directory", "architecture|run")]
 RunArgument = Annotated[str, Positional("RUN", "run directory", "run")]

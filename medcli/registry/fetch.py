@@ -151,7 +151,8 @@ def _hub_failure(weights: WeightCard, source: HubSource, error: Exception) -> Me
         return RunFailure(
             f"the publisher gives `{weights.tag}` to registered users only, and {state}",
             where=source.page,
-            hint=f"ask for access on that page, log in with `hf auth login` or `HF_TOKEN`, and fetch again; or {_BY_HAND}",
+            hint="ask for access on that page, log in with `hf auth login` or `HF_TOKEN`, and fetch again; or "
+            + _BY_HAND,
             code="gated-weights",
         )
     if isinstance(error, RepositoryNotFoundError):
@@ -186,7 +187,7 @@ def _from_web(weights: WeightCard, source: WebSource, progress: Progress) -> Pat
             pooch.retrieve(source.url, known, fname=path.name, path=path.parent, downloader=download)
         path.chmod(0o644)  # the temporary file is its owner's alone, a cache may be everybody's
     except requests.exceptions.HTTPError as error:
-        status = error.response.status_code
+        status = error.response.status_code if error.response is not None else None
         if status in {401, 403} or weights.gated:
             raise RunFailure(
                 f"the publisher gives `{weights.tag}` to registered users only (the server answers {status})",

@@ -26,6 +26,7 @@ __all__ = [
     "hub_endpoint",
     "not_cached",
     "source_of",
+    "unknown_weights",
     "web_cache",
 ]
 
