@@ -42,8 +42,16 @@ COMMAND_TABLE: Mapping[str, Place] = {
     "predict": Place("medcli.cli.commands.predict:predict", "apply a run to image files"),
     "models list": Place("medcli.cli.commands.models:list_models", "list the architectures that can be built"),
     "models show": Place("medcli.cli.commands.models:show_model", "show the card of an architecture, and its layers"),
+    "models recommend": Place(
+        "medcli.cli.commands.models_recommend:recommend_models", "recommend architectures, with the command to type"
+    ),
     "models fetch": Place("medcli.cli.commands.models_fetch:fetch_weights", "download published weights"),
     "models verify": Place("medcli.cli.commands.models_verify:verify", "say what a weight file is and what it fits"),
+    "plugins list": Place("medcli.cli.commands.plugins:list_plugins", "list installed plugins and their state"),
+    "plugins doctor": Place("medcli.cli.commands.plugins:doctor", "import and build what plugins offer"),
+    "plugins check": Place(
+        "medcli.cli.commands.plugins_check:check", "check that a plugin keeps the promises medcli builds on"
+    ),
     "runs list": Place("medcli.cli.commands.runs:list_runs", "list runs with their state and best figure"),
     "runs show": Place("medcli.cli.commands.runs_show:show_run", "show one run"),
     "runs compare": Place("medcli.cli.commands.runs_compare:compare_runs", "compare runs by one figure"),
@@ -61,8 +69,12 @@ COMMAND_TABLE: Mapping[str, Place] = {
 
 GROUPS: Mapping[str, Description] = {
     "models": Description(
-        "architectures: list, show, fetch, verify",
+        "architectures: list, show, recommend, fetch, verify",
         examples=("medcli models list --family resnet", "medcli models show resnet18"),
+    ),
+    "plugins": Description(
+        "packages that bring architectures: list, doctor, check",
+        examples=("medcli plugins list", "medcli plugins doctor"),
     ),
     "runs": Description("trained models: list, show, compare", examples=("medcli runs list",)),
     "data": Description(

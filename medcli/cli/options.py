@@ -29,6 +29,7 @@ __all__ = [
     "ArchitectureOrFile",
     "ArchitectureOrRun",
     "CommandArgument",
+    "ConsideredArchitectures",
     "FileArgument",
     "Flags",
     "InputsArgument",
@@ -38,6 +39,8 @@ __all__ = [
     "OptionalFile",
     "OptionalFolder",
     "OptionalSynthetic",
+    "PluginNames",
+    "PluginOrFolder",
     "Positional",
     "RunArgument",
     "RunOrArchitecture",
@@ -113,6 +116,9 @@ OptionalArchitecture = Annotated[
 ArchitectureOrFile = Annotated[
     str, Positional("ARCH|FILE", "architecture, or weight file or folder", "architecture|path")
 ]
+ConsideredArchitectures = Annotated[
+    tuple[str, ...], Positional("ARCH", "architectures to judge, instead of a ranking of all", "architecture")
+]
 ArchitectureOrRun = Annotated[str, Positional("ARCH|RUN", "architecture or run directory", "architecture|run")]
 RunArgument = Annotated[str, Positional("RUN", "run directory", "run")]
 RunsArgument = Annotated[tuple[str, ...], Positional("RUN", "run directories", "run", required=True)]
@@ -133,6 +139,12 @@ InputsArgument = Annotated[
 FileArgument = Annotated[str, Positional("FILE", "file to look at", "path")]
 OptionalFile = Annotated[str | None, Positional("FILE", "file to look at", "path")]
 OptionalFolder = Annotated[str | None, Positional("DIR", "folder that holds runs (default: runs)", "dir")]
+PluginNames = Annotated[
+    tuple[str, ...], Positional("NAME", "plugins, or names they offer (default: every plugin)", "architecture")
+]
+PluginOrFolder = Annotated[
+    str, Positional("PATH|NAME", "a plugin's folder, or an installed plugin or name it offers", "architecture|path")
+]
 CommandArgument = Annotated[str, Positional("COMMAND", "a command, such as `train` or `data-check`", "command")]
 NewFileArgument = Annotated[str | None, Positional("FILE", "file to write", "path")]
 OptionalSynthetic = Annotated[str | None, Positional("NAME", "built-in synthetic set", "synthetic")]

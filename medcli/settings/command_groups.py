@@ -14,6 +14,8 @@ __all__ = [
     "ForeignSettings",
     "ModelListSettings",
     "ModelShowSettings",
+    "PluginSettings",
+    "RecommendSettings",
     "SynthSettings",
 ]
 
@@ -72,7 +74,9 @@ class DataCheckSettings:
 class SynthSettings:
     """How many synthetic images are drawn, and how large."""
 
-    images: Annotated[int, Option("images to draw", THIS, "N", minimum=1)] = 1000
+    images: Annotated[
+        int | None, Option("how many images (`data synth` draws 1000 where nothing is said)", THIS, "N", minimum=1)
+    ] = None
     size: Annotated[int, Option("side of the drawn images in pixels", THIS, "PX", minimum=16, maximum=2048)] = 128
 
 
@@ -81,7 +85,7 @@ class ModelListSettings:
     """Which architectures `models list` shows."""
 
     family: Annotated[str | None, Option("only this family, such as `resnet`", THIS, "NAME")] = None
-    modality: Annotated[str | None, Option("only those recommended for this kind of image", THIS, "NAME")] = None
+    modality: Annotated[str | None, Option("kind of image, such as `chest-xray` or `fundus`", THIS, "NAME")] = None
     max_params: Annotated[
         float | None, Option("only those with at most this many million parameters", THIS, "MILLIONS", minimum=0)
     ] = None
@@ -96,6 +100,39 @@ class ModelShowSettings:
     )
     classes: Annotated[int | None, Option("number of classes of the head that is counted", THIS, "K", minimum=1)] = None
     bibtex: Annotated[bool, Option("print its references as BibTeX and nothing else", THIS)] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendSettings:
+    """What `models recommend` is asked for."""
+
+    goal: Annotated[
+        Literal["learn", "prototype", "accuracy", "production", "research", "competition", "speed", "edge"],
+        Option("what it is for", THIS),
+    ] = "accuracy"
+    gpu_memory: Annotated[
+        float | None,
+        Option("memory of the GPU in GB, 0 for none (8 is assumed where nothing is said)", THIS, "GB", minimum=0),
+    ] = None
+    imbalance: Annotated[
+        float | None, Option("cases of the largest class over those of the smallest", THIS, "RATIO", minimum=1)
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginSettings:
+    """How patiently plugins are examined."""
+
+    timeout: Annotated[
+        float | None,
+        Option(
+            "seconds after which a name (`doctor`: 60) or a check (`check`: 600) counts as failed",
+            THIS,
+            "S",
+            minimum=0,
+            exclusive=True,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ from medcli.settings.command_groups import (
     ForeignSettings,
     ModelListSettings,
     ModelShowSettings,
+    PluginSettings,
+    RecommendSettings,
     SynthSettings,
 )
 from medcli.settings.option import COMPUTE, DATA, LEARN, MODEL, OUTPUT, REGULARISE, RUN, Option
@@ -32,6 +34,8 @@ __all__ = [
     "ModelShowSettings",
     "Option",
     "OutputSettings",
+    "PluginSettings",
+    "RecommendSettings",
     "SynthSettings",
     "TrainingSettings",
 ]

@@ -28,7 +28,7 @@ def synth(name: OptionalSynthetic, flags: Flags) -> None:
         medcli data synth synthetic/chest --task multilabel --seed 7 --out phantoms-multilabel
     """
     from medcli.data.synthetic.folder import Recipe, claim_folder, plan_set, write_set
-    from medcli.data.synthetic.source import check_name, phantom_target
+    from medcli.data.synthetic.source import DEFAULT_IMAGES, check_name, phantom_target
     from medcli.settings.resolve import resolve
 
     settings = flags.output()
@@ -38,7 +38,7 @@ def synth(name: OptionalSynthetic, flags: Flags) -> None:
     resolved = resolve("data synth", flags.given)
     wanted, compute = resolved.group(SynthSettings), resolved.group(ComputeSettings)
     task = phantom_target(resolved.group(DataSettings).task).task
-    recipe = Recipe(chosen, wanted.images, wanted.size, compute.seed, task)
+    recipe = Recipe(chosen, wanted.images or DEFAULT_IMAGES, wanted.size, compute.seed, task)
     plan = plan_set(recipe)
     folder = Path(settings.out or chosen.replace("/", "-"))
     claim_folder(folder, overwrite=settings.overwrite, confirm=output.confirm)

@@ -20,7 +20,16 @@ from medcli.errors import UsageProblem, nearest
 if TYPE_CHECKING:
     from medcli.settings.groups import DataSettings
 
-__all__ = ["SETS", "PhantomCases", "PhantomImages", "check_name", "draw_cases", "load_synthetic", "phantom_target"]
+__all__ = [
+    "DEFAULT_IMAGES",
+    "SETS",
+    "PhantomCases",
+    "PhantomImages",
+    "check_name",
+    "draw_cases",
+    "load_synthetic",
+    "phantom_target",
+]
 
 SETS = ("synthetic/chest",)
 DEFAULT_IMAGES = 1000
