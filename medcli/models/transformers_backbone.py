@@ -20,7 +20,15 @@ from medcli.errors import UsageProblem
 from medcli.models.layer_groups import group_layers
 from medcli.models.transformers_attention import attention_maps
 from medcli.models.transformers_blocks import cut_blocks
-from medcli.models.transformers_files import Source, check_config, converted_names, find_source, quiet, read_config
+from medcli.models.transformers_files import (
+    Source,
+    check_config,
+    converted_names,
+    find_source,
+    quiet,
+    read_config,
+    renamed_by,
+)
 from medcli.models.weight_files import Allowed, State, read_weights
 from medcli.models.weights import LoadReport, load_weights
 from medcli.plugin import LayerGroup, PretrainedHead
@@ -296,8 +304,11 @@ def _probed(name: str, plan: _Plan, size: int, pool: Pool | None) -> tuple[int, 
         raise _bad_size(name, size, near)
     final = output.last_hidden_state
     classed = any(one.endswith("cls_token") for one, _ in outline.named_parameters())
-    if pool == "cls" and not classed:
-        raise UsageProblem(f"`{name}` has no class token", code="bad-option", where="--arch-opt pool=cls")
+    if pool not in {None, "cls", "mean"} or (pool == "cls" and not classed):
+        choices = "`cls` or `mean`" if classed else "`mean`, as it has no class token"
+        raise UsageProblem(
+            f"`{name}` cannot pool by `{pool}`; it takes {choices}", code="bad-option", where=f"--arch-opt pool={pool}"
+        )
     prefix = final.shape[1] - (size // plan.step) ** 2 if classed else 0
     return int(final.shape[1] if final.ndim == 4 else final.shape[2]), pool or ("cls" if classed else "mean"), prefix
 
@@ -324,18 +335,12 @@ def _bad_size(name: str, size: int, near: int | None) -> UsageProblem:
 
 
 def _renamed(tensors: State, rename: Callable[[str], str | None] | None) -> tuple[State, list[str]]:
-    """The tensors under the caller's names, and those it drops; one whose new name is taken keeps its own."""
+    """The tensors under the caller's names, and the file's names of those it drops."""
     if rename is None:
         return tensors, []
-    state: State = {}
-    dropped = []
-    for key, tensor in tensors.items():
-        new = rename(key)
-        if new is None:
-            dropped.append(key)
-        else:
-            state[key if new in state else new] = tensor
-    return state, dropped
+    wanted = {key: rename(key) for key in tensors}
+    names = {key: new for key, new in wanted.items() if new is not None}
+    return renamed_by(names, tensors), [key for key, new in wanted.items() if new is None]
 
 
 def _first_convolution(network: nn.Module) -> tuple[str, ...]:

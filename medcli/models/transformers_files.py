@@ -22,7 +22,16 @@ from torch import nn
 from medcli.errors import UsageProblem, nearest
 from medcli.models.weight_files import WEIGHT_SUFFIXES, State
 
-__all__ = ["CONFIG_FILE", "Source", "check_config", "converted_names", "find_source", "quiet", "read_config"]
+__all__ = [
+    "CONFIG_FILE",
+    "Source",
+    "check_config",
+    "converted_names",
+    "find_source",
+    "quiet",
+    "read_config",
+    "renamed_by",
+]
 
 CONFIG_FILE = "config.json"
 
@@ -196,21 +205,35 @@ def _converted(network: Any, tensors: State) -> State:
     converters = [change for change in changes if isinstance(change, WeightConverter)]
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
     expected = network.state_dict()
-    state: State = {}
+    names: dict[str, str] = {}
     waiting: dict[str, Any] = {}
     for key, tensor in tensors.items():
         new, pattern = rename_source_key(key, renamings, converters, network.base_model_prefix, expected)
         if key in expected and new not in expected:
             new, pattern = key, None
         if pattern is None:
-            state[key if new in state else new] = tensor
+            names[key] = new
             continue
         converter = waiting.setdefault(new, deepcopy(by_pattern[pattern]))
         converter.add_tensor(new, key, pattern, lambda tensor=tensor: tensor)
+    state = renamed_by(names, tensors)
     for first, converter in waiting.items():
         for new, parts in converter.convert(first, model=network, config=network.config).items():
             state[new] = parts[0] if isinstance(parts, list) else parts
     return state
+
+
+def renamed_by(names: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> State:
+    """The tensors that `names` lists, under the names it gives them.
+
+    Where two would get one name, the one that has it already, or else the first, does; the other keeps its own, so that
+    a strict comparison reports it.
+    """
+    owners: dict[str, str] = {}
+    for old, new in names.items():
+        if old == new or new not in owners:
+            owners[new] = old
+    return {new if owners[new] == old else old: tensors[old] for old, new in names.items()}
 
 
 @contextlib.contextmanager
