@@ -8,12 +8,13 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from medcli.registry.children import child_environment
 
 if TYPE_CHECKING:
     import pytest
@@ -91,13 +92,6 @@ def forget_user_settings(monkeypatch: pytest.MonkeyPatch, directory: Path) -> No
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(directory / ".config-of-nobody"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(directory / ".cache-of-nobody"))
-
-
-def child_environment(env: Mapping[str, str] | None = None, path: Sequence[str] = ()) -> dict[str, str]:
-    """The variables of this process with its import path handed on, so that a child finds what this test finds."""
-    own = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))
-    added = [*path, *(place for place in sys.path if place and not place.startswith(own))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(added), **(env or {})}
 
 
 def _inside(words: list[str], env: Mapping[str, str], directory: Path) -> Outcome:

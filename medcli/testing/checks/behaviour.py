@@ -18,8 +18,9 @@ def output(subject: Subject) -> str:
 
     from medcli.plugin import Backbone, DifferenceModel
 
-    network: Any = subject.network()
-    if not isinstance(network, DifferenceModel if subject.is_difference else Backbone):
+    network = subject.network()
+    protocol: Any = DifferenceModel if subject.is_difference else Backbone
+    if not isinstance(network, protocol):
         needed = "`encoder` and `layer_groups()`" if subject.is_difference else "`feature_dim` and `layer_groups()`"
         fail(f"`{type(network).__name__}` needs {needed}")
     inputs = subject.inputs(3)

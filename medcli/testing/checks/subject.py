@@ -56,12 +56,14 @@ class Package:
         registry: what is installed.
         entries: those that `target` means; empty where nothing is installed under that name.
         problem: why there are none.
+        unknown: whether nothing at all is installed under that name.
     """
 
     target: str
     registry: Registry
     entries: tuple[Entry, ...]
     problem: str = ""
+    unknown: bool = False
 
     @property
     def distributions(self) -> tuple[str, ...]:
@@ -204,4 +206,4 @@ def subjects_of(target: str, registry: Registry) -> Package:
         except UsageProblem as error:
             refusals.append(error)
     known = next((error for error in refusals if error.code != "unknown-architecture"), None)
-    return Package(target, registry, (), str(known) if known else _UNKNOWN.format(target=target))
+    return Package(target, registry, (), str(known) if known else _UNKNOWN.format(target=target), unknown=True)
