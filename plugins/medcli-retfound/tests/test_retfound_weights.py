@@ -142,7 +142,11 @@ def encoder(numbers: Numbers, block_name="blocks.{}.") -> dict[str, torch.Tensor
     for index, block in enumerate(numbers.blocks):
         for part, value in block.items():
             name = block_name.format(index) + part
-            state |= {name: value} if torch.is_tensor(value) else dict(zip((f"{name}.weight", f"{name}.bias"), value))
+            state |= (
+                {name: value}
+                if torch.is_tensor(value)
+                else dict(zip((f"{name}.weight", f"{name}.bias"), value, strict=True))
+            )
     return state | {"norm.weight": numbers.norm[0], "norm.bias": numbers.norm[1]}
 
 
