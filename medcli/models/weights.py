@@ -40,7 +40,7 @@ class LoadReport:
     Args:
         source: the file.
         matched: tensors of the backbone that were set from the file.
-        total: tensors the backbone has.
+        total: tensors the backbone has, not counting counters of batch norm that an old file lacks and nothing reads.
         head: names in the file that belong to the classifier it was trained with, and were left out.
         resized: names of position tables or embeddings that were interpolated to this size.
         converted: names of input convolutions that were adapted to the number of channels.
@@ -137,7 +137,7 @@ def load_weights(
         key for key in expected if key in before and before[key] != expected[key].shape and key not in converted
     )
     report = LoadReport(
-        str(path), matched, len(expected), tuple(head), resized, converted, (*dropped, *ignored), tuple(new)
+        str(path), matched, len(expected) - len(counters), tuple(head), resized, converted, (*dropped, *ignored), tuple(new)
     )
     return report, head
 

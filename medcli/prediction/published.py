@@ -104,7 +104,7 @@ def load_published(architecture: str, *, data: DataSettings, model: ModelSetting
             hint=f"train one with `medcli train {architecture} --weights … --data PATH`",
             code="no-pretrained-head",
         )
-    target, rows = _own_target(entry, card, head, data.class_names)
+    target, rows = _own_target(entry, card, head, data)
     classifier = _with_rows(backbone, head, target, rows)
     loaded = LoadedModel(classifier.eval(), replace(spec, target=target), preprocessing, {})
     return Published(loaded, report.sentence() if report else f"weights of {entry.qualified}")
@@ -125,17 +125,17 @@ def match_labels(
     for one in named_sets(settings, data_tables):
         target, rows, notes = _chosen(model.spec.target, one)
         chosen = _select(model, target, rows)
-        alone = replace(one.settings, data=(f"{one.name}={one.path}",), class_names=())
+        alone = replace(one.settings, data=(f"{one.name}={one.path}",), class_names=(), task=None)
         (loaded,) = load_data(alone, target=target)
         found.append(Matched(chosen, loaded, notes))
     return tuple(found)
 
 
 def _own_target(
-    entry: Entry, card: ArchitectureCard | None, head: PretrainedHead, given: Sequence[str]
+    entry: Entry, card: ArchitectureCard | None, head: PretrainedHead, data: DataSettings
 ) -> tuple[Target, list[int]]:
     """What the head tells apart, and which of its rows do."""
-    outputs = len(head.weight)
+    outputs, given = len(head.weight), data.class_names
     names = head.class_names
     if given:
         if names and tuple(map(_plain, given)) != tuple(map(_plain, names)):
@@ -160,7 +160,7 @@ def _own_target(
             code="class-names",
         )
     rows = [row for row, name in enumerate(names) if name]
-    task: Task = head.task or ("binary" if len(names) == 2 else "multiclass")
+    task = _own_task(head, data.task, outputs)
     if task != "multilabel" and len(rows) != outputs:
         raise UsageProblem(
             f"some outputs of a {task} classifier have no name, so its probabilities would not add up",
@@ -168,6 +168,26 @@ def _own_target(
             code="unnamed-outputs",
         )
     return Target(task, tuple(names[row] for row in rows)), rows
+
+
+def _own_task(head: PretrainedHead, asked: Task | None, outputs: int) -> Task:
+    """Whether the outputs exclude each other, which the same numbers may or may not mean."""
+    if asked in {"ordinal", "multioutput"}:
+        raise UsageProblem(f"a classifier of {outputs} plain outputs is not {asked}", where="--task", code="bad-task")
+    if head.task:
+        if asked and asked != head.task:
+            raise UsageProblem(
+                f"the classifier of these weights is {head.task}, not {asked}", where="--task", code="bad-task"
+            )
+        return head.task
+    if asked is None:
+        raise UsageProblem(
+            f"these weights do not say whether their {outputs} outputs exclude each other",
+            where="--weights",
+            hint="`--task multiclass` where exactly one class holds, `--task multilabel` where several may",
+            code="unknown-task",
+        )
+    return "binary" if asked == "multiclass" and outputs == 2 else asked
 
 
 def _chosen(target: Target, one: Named) -> tuple[Target, list[int], tuple[str, ...]]:

@@ -134,7 +134,7 @@ _TABLE: tuple[CommandSettings, ...] = (
     CommandSettings(
         "predict",
         (
-            Part(DataSettings, only=("window", "class_names", *FIXED_BY_RUN)),
+            Part(DataSettings, only=("window", "class_names", "task", *FIXED_BY_RUN)),
             Part(ModelSettings, only=OF_WEIGHTS),
             Part(EvaluationSettings, only=("ten_crop",)),
             Part(ComputeSettings, without=("seed",)),

@@ -161,7 +161,7 @@ def _of_architecture(source: str, resolved: Resolved, output: Output) -> Judgeme
         raise UsageProblem(
             f"there is neither a run nor a predictions file `{source}`, and no architecture of that name",
             where=problem.where,
-            hint=problem.hint if problem.code != "unknown-architecture" else "`medcli runs list` shows the runs here",
+            hint=f"{problem.hint}; `medcli runs list` shows the runs here",
             code="missing-path",
         ) from None
     _refuse(resolved, _FOREIGN, "reads another tool's table", "not-a-table")

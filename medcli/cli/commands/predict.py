@@ -83,7 +83,7 @@ def _model(source: str, resolved: Resolved, output: Output) -> LoadedModel:
         published = load_published(source, data=resolved.group(DataSettings), model=resolved.group(ModelSettings))
         output.note(f"weights: {published.summary}")
         return published.model
-    for name in (*OF_WEIGHTS, *FIXED_BY_RUN, "class_names"):
+    for name in (*OF_WEIGHTS, *FIXED_BY_RUN, "class_names", "task"):
         if resolved.origin(name).layer == "flag":
             flag = "--" + name.replace("_", "-")
             raise UsageProblem(
