@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from medcli.recommend.candidates import Candidate
@@ -24,13 +24,15 @@ class Typed:
     Args:
         text: complete, to be pasted into a shell.
         words: the same, split.
-        note: what it cannot do yet that the strategy asks for; empty for nothing.
+        lacking: the command that the strategy asks for and that does not exist; empty for none.
+        instead: what this one does in its place.
         cached: whether it reads trained weights from the cache.
     """
 
     text: str
     words: tuple[str, ...]
-    note: str = ""
+    lacking: str = ""
+    instead: str = ""
     cached: bool = False
 
 
@@ -56,12 +58,11 @@ def training_command(
     nearest = "frozen" if strategy in {"frozen", "lora"} else ONE_RATE
     start = _weights("train", candidate, weights)
     frozen = {"freeze_backbone": True} if nearest == "frozen" else {}
-    note = ""
-    if strategy not in {"frozen", "full"}:
-        instead = "trains the head alone" if nearest == "frozen" else "trains everything at one low rate"
-        owner = "lora" if strategy == "lora" else "finetune"
-        note = f"strategy `{strategy}` comes with `medcli {owner}`; until then the command {instead}"
-    return _typed("train", candidate, {**start, **frozen, **_recipe(candidate, nearest), **values}, now, note)
+    typed = _typed("train", candidate, {**start, **frozen, **_recipe(candidate, nearest), **values}, now)
+    if strategy in {"frozen", "full"}:
+        return typed
+    instead = "trains the head alone" if nearest == "frozen" else "trains everything at one low rate"
+    return replace(typed, lacking="lora" if strategy == "lora" else "finetune", instead=instead)
 
 
 def baseline_command(candidate: Candidate, weights: str, values: Mapping[str, Any], now: Situation) -> Typed:
@@ -85,7 +86,7 @@ def _recipe(candidate: Candidate, strategy: str) -> dict[str, Any]:
     return {name: recipe[name].value for name in ("lr", "epochs") if name in recipe}
 
 
-def _typed(command: str, candidate: Candidate, values: Mapping[str, Any], now: Situation, note: str = "") -> Typed:
+def _typed(command: str, candidate: Candidate, values: Mapping[str, Any], now: Situation) -> Typed:
     settings = COMMANDS[command]
     data = now.typed or {"data": (DATA,)}
     words = ["medcli", *command.split(), candidate.label]
@@ -94,7 +95,7 @@ def _typed(command: str, candidate: Candidate, values: Mapping[str, Any], now: S
     cached = values.get("weights") != FILE and (
         command in {"finetune", "lora"} or bool({"pretrained", "weights"} & set(values))
     )
-    return Typed(shlex.join(words), tuple(words), note, cached)
+    return Typed(shlex.join(words), tuple(words), cached=cached)
 
 
 def _flag(settings: CommandSettings, name: str, value: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from medcli.recommend.situation import Situation
 __all__ = ["Advice", "LeftOut", "Reason", "Recommendation", "Setting", "recommend"]
 
 SHOWN = 3
+RESTRICTED = re.compile(r"\bnc\b|non-?commercial|research")
 SMALLEST_BATCH = 4
 CPU_GMACS = 5.0
 TINY_SIDE, TINY_SIZE = 64, 128
@@ -284,11 +286,8 @@ def _cautions(plan: _Plan, now: Situation) -> tuple[str, ...]:
         said.append(f"its weights come from a file: `medcli models show {plan.candidate.label}` says which")
     if weights and weights.gated:
         said.append(f"its weights need a registration: `medcli models show {plan.candidate.label}` says where")
-    words = weights.licence.lower() if weights else ""
-    if now.goal == "production" and any(
-        word in words for word in ("nc", "non-commercial", "noncommercial", "research")
-    ):
-        said.append(f"the licence of its weights is `{weights.licence if weights else ''}`")
+    if now.goal == "production" and weights and RESTRICTED.search(weights.licence.lower()):
+        said.append(f"the licence of its weights restricts their use: `{weights.licence}`")
     return tuple(said)
 
 
@@ -308,10 +307,23 @@ def _notes(now: Situation, rules: Rules, found: Sequence[Recommendation]) -> tup
         notes.append("an ensemble of all of these is advised for competitions (architecture comparison)")
     if any({"class_weights", "focal_gamma"} & set(one.settings) for one in found):
         notes.append("class weights and focal loss distort probabilities: calibrate on validation data before use")
-    notes += dict.fromkeys(one.command.note for one in found if one.command and one.command.note)
+    notes += _missing_strategies(found)
     if any(one.command and one.command.cached for one in found):
         notes.append(_weights_note())
     return tuple(notes)
+
+
+def _missing_strategies(found: Sequence[Recommendation]) -> list[str]:
+    """One line for each command that stands in for one that does not exist yet."""
+    together: dict[tuple[str, str], dict[str, None]] = {}
+    for one in found:
+        if one.command and one.command.lacking:
+            names = together.setdefault((one.command.lacking, one.command.instead), {})
+            names[f"`{one.settings['strategy'].value}`"] = None
+    return [
+        f"strategy {', '.join(names)} comes with `medcli {lacking}`; until then the command {instead}"
+        for (lacking, instead), names in together.items()
+    ]
 
 
 def _weights_note() -> str:

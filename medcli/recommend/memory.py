@@ -49,7 +49,7 @@ def largest_batch(card: ArchitectureCard, strategy: str, image_size: int, now: S
     if now.images is not None:
         most = _floor(max(8, now.images // STEPS_PER_EPOCH))
         if most < batch.size:
-            return Batch(most, "", False, f"{STEPS_PER_EPOCH} steps an epoch or more with {now.images:,} images")
+            return Batch(most, "", False, f"no more with {now.images:,} images, for the sake of enough steps an epoch")
     return batch
 
 

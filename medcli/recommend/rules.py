@@ -1,4 +1,4 @@
-"""The rules of `rules.toml` as typed values: what is advised under which conditions, and who says so."""
+"""The rules in `knowledge/` as typed values: what is advised under which conditions, and who says so."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from medcli.recommend.situation import Situation
 from medcli.settings.toml_files import read_toml
 
 __all__ = ["Choice", "Contradiction", "KnownSet", "Limit", "Package", "Preference", "Rules", "Source", "When", "rules"]
+
+
+FILES = ("sources", "goals", "situations", "settings", "evidence", "facts")
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """Everything in the file.
+    """Everything in these files.
 
     Args:
         words: spelling in lower case -> kind of picture.
@@ -204,7 +207,11 @@ def rules() -> Rules:
     Raises:
         RunFailure: the installed file names a condition or a source that does not exist.
     """
-    document = read_toml(Path(__file__).with_name("rules.toml")).values
+    document: dict[str, Any] = {}
+    for name in FILES:
+        for key, table in read_toml(Path(__file__).with_name("knowledge") / f"{name}.toml").values.items():
+            # `[[rules]]` stand in two files; what stands in the later one comes after.
+            document[key] = [*document[key], *table] if key in document else table
     sources = {name: Source(**table) for name, table in document["sources"].items()}
     words: dict[str, str] = {}
     dicom: dict[str, str] = {}
@@ -234,7 +241,11 @@ def rules() -> Rules:
     cited = {rule.source for rule in read.preferences} | {choice.source for choice in read.choices}
     cited |= {one for said in read.contradictions for one in (said.document, said.evidence)}
     if unknown := sorted(cited - set(sources)):
-        raise RunFailure(f"the rules cite unknown sources: {', '.join(unknown)}", where="rules.toml", code="bad-rules")
+        raise RunFailure(
+            f"the rules cite unknown sources: {', '.join(unknown)}",
+            where="medcli/recommend/knowledge",
+            code="bad-rules",
+        )
     return read
 
 
@@ -244,7 +255,9 @@ _OTHERS = {"points", "why", "source", "set", "id", "document", "says", "evidence
 
 def _when(table: Mapping[str, Any]) -> When:
     if unknown := sorted(set(table) - _CONDITIONS - _OTHERS):
-        raise RunFailure(f"a rule has unknown conditions: {', '.join(unknown)}", where="rules.toml", code="bad-rules")
+        raise RunFailure(
+            f"a rule has unknown conditions: {', '.join(unknown)}", where="medcli/recommend/knowledge", code="bad-rules"
+        )
     given: dict[str, Any] = {name: value for name, value in table.items() if name in _CONDITIONS}
     given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     return When(**given)

@@ -88,6 +88,10 @@ def _loaded(dataset: DataSet, named: str | None, text: str, rules: Rules, now: S
     imbalance, empty = _imbalance(train, dataset.target)
     if empty:
         notes.append(f"no training case of {', '.join(f'`{name}`' for name in empty)}")
+    target = dataset.target
+    if target.task == "multiclass" and target.class_names == tuple(map(str, range(target.num_classes))):
+        last = target.class_names[-1]
+        notes.append(f"the classes are called 0 to {last}: if they are ordered grades, add `--task ordinal`")
     return replace(
         now,
         images=len(train),

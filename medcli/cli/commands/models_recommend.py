@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from medcli.cli.options import ConsideredArchitectures, Flags
@@ -98,12 +99,16 @@ def _result(advice: Advice, rules: Rules) -> dict[str, Any]:
 
 def _text(advice: Advice, rules: Rules) -> str:
     lines = [_heading(advice.situation)]
+    shared = _shared(advice.recommendations)
+    if shared:
+        lines.append(f"for all: {'; '.join(_settings(shared, rules))}")
     for one in advice.recommendations:
-        lines += ["", *_block(one, rules)]
+        own = {name: setting for name, setting in one.settings.items() if name not in shared}
+        lines += ["", *_block(one, own, rules)]
     if advice.contradictions:
         lines += ["", "where published evidence contradicts a document"]
         lines += [
-            f"- {rules.short(one.document)}: {one.says}. {rules.short(one.evidence)}: {one.but}"
+            f"- {rules.short(one.document)}: {one.says}; but {rules.short(one.evidence)}: {one.but}"
             for one in advice.contradictions
         ]
     notes = [*advice.notes]
@@ -136,14 +141,27 @@ def _noun(now: Situation) -> str:
     return {"multilabel": "labels", "multioutput": "outputs"}.get(now.task or "", "classes")
 
 
-def _block(one: Recommendation, rules: Rules) -> list[str]:
+def _shared(recommendations: Sequence[Recommendation]) -> dict[str, Setting]:
+    """The settings that are the same, for the same reason, in several recommendations: said once."""
+    first, *others = recommendations
+    if not others:
+        return {}
+    return {
+        name: setting
+        for name, setting in first.settings.items()
+        if all(one.settings.get(name) == setting for one in others)
+    }
+
+
+def _block(one: Recommendation, own: Mapping[str, Setting], rules: Rules) -> list[str]:
     card = one.candidate.card
     size = f"  {card.params / 1e6:.1f} M parameters" if card.params else ""
     lines = [f"{one.rank}. {one.candidate.label}{size}"]
     lines += [_row("why", f"{reason.why} [{rules.short(reason.source)}]") for reason in one.reasons[:REASONS]]
     if not one.reasons:
         lines.append(_row("why", "no document or comparison speaks for it here"))
-    lines.append(_row("how", "; ".join(_settings(one, rules))))
+    if own:
+        lines.append(_row("how", "; ".join(_settings(own, rules))))
     lines.append(_row("batch", f"{one.batch.size} ({one.batch.why})"))
     lines += [_row("mind", caution) for caution in one.cautions]
     if one.install:
@@ -155,10 +173,10 @@ def _block(one: Recommendation, rules: Rules) -> list[str]:
     return lines
 
 
-def _settings(one: Recommendation, rules: Rules) -> list[str]:
+def _settings(settings: Mapping[str, Setting], rules: Rules) -> list[str]:
     """Settings with the reason, those that one rule sets together."""
     together: dict[tuple[str, str], list[str]] = {}
-    for name, setting in one.settings.items():
+    for name, setting in settings.items():
         together.setdefault((setting.why, setting.source), []).append(_setting(name, setting))
     return [f"{', '.join(names)} ({_because(why, source, rules)})" for (why, source), names in together.items()]
 
