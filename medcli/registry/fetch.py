@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ Progress = Callable[[int, int], None]
 """Called with the bytes that have arrived and the bytes there will be (0 where the server does not say)."""
 
 _TIMEOUT = 30.0
+_CHUNK = 1 << 18
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BY_HAND = "download it with a browser or on another machine and give it with `--weights FILE`"
@@ -93,20 +95,22 @@ def fetch(name: str, weights: WeightCard, progress: Progress) -> Fetched:
         _remove(path)
         raise _wrong_checksum(path, stated, digest, by)
     confirmed: Literal["card", "hub", ""] = "" if not stated else "card" if weights.sha256 else "hub"
+    if isinstance(source, HubSource):
+        source = HubSource(source.repository, tuple(one for one in source.files if Path(one).name == path.name))
     return Fetched(path, str(source), path.stat().st_size, digest, confirmed, downloaded)
 
 
 def _from_hub(weights: WeightCard, source: HubSource, progress: Progress) -> Path:
     """The file in the hub's own cache, downloaded with the hub's own library."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 
     endpoint = hub_endpoint()
     _refuse_plain(endpoint, "HF_ENDPOINT")
     if constants.HF_HUB_OFFLINE:
         raise UsageProblem(
             f"downloads from the hub are switched off, and {source} is not on this machine",
-            where="HF_HUB_OFFLINE",
+            where="HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE",
             hint=f"unset it, or {_BY_HAND}",
             code="offline",
         )
@@ -115,7 +119,7 @@ def _from_hub(weights: WeightCard, source: HubSource, progress: Progress) -> Pat
     library = {"library_name": "medcli", "library_version": __version__}
     for number, name in enumerate(source.files):
         try:
-            with _quiet("huggingface_hub"):
+            with _quiet(logging.getLogger("huggingface_hub")):
                 # Asked first on its own: the download below would try for half a minute to reach a hub that is away.
                 url = hf_hub_url(source.repository, name, endpoint=endpoint)
                 get_hf_file_metadata(url, endpoint=endpoint, **library)
@@ -128,7 +132,7 @@ def _from_hub(weights: WeightCard, source: HubSource, progress: Progress) -> Pat
                     **library,
                 )
             return Path(found)
-        except EntryNotFoundError as error:
+        except RemoteEntryNotFoundError as error:
             if number + 1 == len(source.files):
                 names = " or ".join(f"`{one}`" for one in source.files)
                 raise RunFailure(
@@ -181,7 +185,7 @@ def _from_web(weights: WeightCard, source: WebSource, progress: Progress) -> Pat
     path = web_cache(source)
     download = _Download(progress)
     try:
-        with _quiet("pooch"):
+        with _quiet(pooch.get_logger()):
             path.parent.mkdir(parents=True, exist_ok=True)
             known = f"sha256:{weights.sha256.lower()}" if weights.sha256 else None
             pooch.retrieve(source.url, known, fname=path.name, path=path.parent, downloader=download)
@@ -224,16 +228,22 @@ class _Download:
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:
         from pooch import HTTPDownloader
 
+        answers: list[Any] = []
+
+        def note(response: Any, *_: Any, **__: Any) -> None:
+            answers.append(response)
+            if response.is_redirect:
+                _refuse_plain(urljoin(response.url, response.headers["location"]), response.url)
+
         get = HTTPDownloader(
-            progressbar=_WebBar(self.progress), chunk_size=1 << 18, timeout=_TIMEOUT, hooks={"response": _stay_safe}
+            progressbar=_WebBar(self.progress), chunk_size=_CHUNK, timeout=_TIMEOUT, hooks={"response": note}
         )
-        get(url, output_file, pooch)
+        try:
+            get(url, output_file, pooch)
+        finally:
+            for answer in answers:
+                answer.close()
         self.sha256 = file_digest(Path(output_file))
-
-
-def _stay_safe(response: Any, *_: Any, **__: Any) -> None:
-    if response.is_redirect:
-        _refuse_plain(urljoin(response.url, response.headers["location"]), response.url)
 
 
 class _WebBar:
@@ -327,9 +337,8 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def _quiet(name: str) -> Iterator[None]:
+def _quiet(logger: logging.Logger) -> Iterator[None]:
     """Without the log lines of a library: what matters in them is said by our own errors."""
-    logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:

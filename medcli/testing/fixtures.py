@@ -13,10 +13,33 @@ import pytest
 
 if TYPE_CHECKING:
     from medcli.testing.command import RunCli
+    from medcli.testing.hub import FakeHub
     from medcli.testing.imports import NoHeavyImports
     from medcli.testing.plugins import FakePlugin
 
-__all__ = ["fake_plugin", "no_heavy_imports", "run_cli"]
+__all__ = ["fake_hub", "fake_plugin", "no_heavy_imports", "run_cli"]
+
+
+@pytest.fixture
+def fake_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub on this machine that `medcli models fetch` asks for one test; see `medcli.testing.hub.FakeHub`.
+
+    The caches of weights are empty folders of the test, and nobody is logged in.
+    """
+    from medcli.testing.hub import FakeHub
+
+    with FakeHub().running() as hub:
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+            monkeypatch.delenv(name, raising=False)
+        home = tmp_path / "hub-home"
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HOME", str(home))
+        monkeypatch.setenv("HF_HUB_CACHE", str(home / "hub"))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
+        # The hub's library reads these once, when it is imported.
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(home / "token"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        yield hub
 
 
 @pytest.fixture

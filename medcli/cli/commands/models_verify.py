@@ -75,6 +75,8 @@ def _verify_file(output: Output, registry: Registry, subject: str, flags: Flags)
         )
     facts = weight_facts(Path(subject).expanduser())
     listed = catalogue(registry).listed
+    if facts is None and outcome.report and Path(outcome.report.source).is_file():
+        facts = weight_facts(Path(outcome.report.source))  # what the factory made of the tag
     known = listings(facts, listed)
     tried: list[tuple[Listed, Fit]] = []
     for one in candidates(facts, listed):
@@ -110,7 +112,11 @@ def _verify_architecture(output: Output, registry: Registry, subject: str, flags
     entry = find(registry, subject)
     card = read_card(entry)
     asked = given.get("weights")
-    weights = factory_weights(entry.name, card, asked, pretrained=True)
+    try:
+        weights = factory_weights(entry.name, card, asked, pretrained=True)
+    except UsageProblem as error:
+        error.where = error.where if asked else None
+        raise
     if weights is None:
         raise UsageProblem(
             f"`{entry.name}` has no published weights that could be verified",
@@ -123,6 +129,8 @@ def _verify_architecture(output: Output, registry: Registry, subject: str, flags
         given.get("image_size"), given.get("in_channels"), parse_options(entry, card, given.get("arch_opt", ()))
     )
     outcome = fit(entry, card, str(path) if facts else weights, shape)
+    if facts is None and outcome.report and Path(outcome.report.source).is_file():
+        facts = weight_facts(Path(outcome.report.source))  # what the factory made of the tag
     known = listings(facts, catalogue(registry).listed) if facts else ()
     tag = chosen_weights(entry.name, card, asked, pretrained=True)
     stated = tag.sha256.lower() if tag else ""
