@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
@@ -170,12 +171,15 @@ def _torch_content(path: Path) -> Mapping[Any, Any]:
     import argparse
 
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's doubts about a strange pickle; it is refused or it is not
             content = torch.load(path, map_location="meta", weights_only=True)
     except Exception as first:
         # The reader says what is wrong in the words used everywhere else.
         try:
-            read_weights(path)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                read_weights(path)
         except MedcliError as error:
             raise _with_culprit(error, path) from error.__cause__
         raise UsageProblem(

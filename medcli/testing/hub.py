@@ -1,8 +1,8 @@
 """A double of the Hugging Face hub on this machine, so that downloads are tested without ever leaving it.
 
-It answers what `huggingface_hub` asks when it downloads a file: where the file is, its checksum and commit, a redirect to
-the place that serves it, parts of it, and the refusals of gated, unknown and incomplete repositories. Other addresses
-serve plain files, as any web server would.
+It answers what `huggingface_hub` asks when it downloads a file: where the file is, its checksum and commit, a redirect
+to the place that serves it, parts of it, and the refusals of gated, unknown and incomplete repositories. Other
+addresses serve plain files, as any web server would.
 """
 
 from __future__ import annotations

@@ -75,8 +75,6 @@ def _verify_file(output: Output, registry: Registry, subject: str, flags: Flags)
         )
     facts = weight_facts(Path(subject).expanduser())
     listed = catalogue(registry).listed
-    if facts is None and outcome.report and Path(outcome.report.source).is_file():
-        facts = weight_facts(Path(outcome.report.source))  # what the factory made of the tag
     known = listings(facts, listed)
     tried: list[tuple[Listed, Fit]] = []
     for one in candidates(facts, listed):
