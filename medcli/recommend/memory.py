@@ -76,7 +76,7 @@ def _fitting(card: ArchitectureCard, strategy: str, image_size: int, now: Situat
         and (strategy == "frozen" or ("lora" in note.source.lower()) == (strategy == "lora"))
     ]
     if notes:
-        best = max(notes, key=lambda note: (note.batch_size, -note.gpu_gb))
+        best = max(notes, key=lambda note: (note.batch_size, note.gpu_gb))
         at = f"{best.gpu_gb:g} GB at {card.input_size} px" if card.input_size else f"{best.gpu_gb:g} GB"
         if fits is None or fits >= best.batch_size:
             return Batch(best.batch_size, best.source, False, f"reported for {at}: {best.source}")
