@@ -143,7 +143,15 @@ def build_outline(spec: ModelSpec) -> Classifier:
 
 
 def _check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse an option that the factory does not take, where its signature can be read."""
+    """Refuse an option that has a flag of its own, or that the factory, where its signature can be read, lacks."""
+    for key in options:
+        if key in _COMMON:
+            raise UsageProblem(
+                f"`{key}` is no option of `{name}`: it has a flag of its own",
+                code="bad-option",
+                where="--arch-opt",
+                hint=f"--{key.replace('_', '-')}" if key != "name" else None,
+            )
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):
