@@ -17,6 +17,7 @@ from torch import nn
 from medcli.data.dataset import Preprocessing
 from medcli.errors import MedcliError, RunFailure, UsageProblem, nearest
 from medcli.models.classifier import Classifier
+from medcli.models.provenance import check_package, made_by
 from medcli.models.spec import ModelSpec, preprocessing_from_json, preprocessing_to_json, spec_from_json, spec_to_json
 from medcli.models.tensor_file import write_tensors
 from medcli.models.weights import LoadReport
@@ -59,6 +60,7 @@ class LoadedModel:
         spec: how it was made.
         preprocessing: what its images went through.
         extra: further facts that were saved with it, plain JSON.
+        caution: what the user should know about the package that builds it, or empty.
         views: what predicts in the classifier's place, giving logits: the classifier asked several times per picture.
     """
 
@@ -66,6 +68,7 @@ class LoadedModel:
     spec: ModelSpec
     preprocessing: Preprocessing
     extra: Mapping[str, Any]
+    caution: str = ""
     views: nn.Module | None = None
 
     @property
@@ -204,6 +207,7 @@ def save_model(
         "schema": SCHEMA,
         "spec": spec_to_json(spec),
         "preprocessing": preprocessing_to_json(preprocessing),
+        "package": made_by(spec.architecture),
         "extra": dict(extra or {}),
     }
     # Copies: safetensors refuses memory that two names share, and stores channels-first tensors only.
@@ -222,7 +226,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> LoadedMo
             installed.
     """
     path = Path(path)
-    spec, preprocessing, extra, tensors = _read(path)
+    spec, preprocessing, package, extra, tensors = _read(path)
+    caution = check_package(spec.architecture, package, str(path))
     with torch.random.fork_rng(devices=[]):
         classifier = build_classifier(spec).classifier
     expected = classifier.state_dict()
@@ -236,14 +241,15 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> LoadedMo
             f"`{path}` was written for another build of `{spec.architecture}`: {len(wrong)} of {len(expected)} tensors "
             f"differ ({', '.join(wrong[:3])}{', …' if len(wrong) > 3 else ''})",
             code="bad-model-file",
+            where=caution or None,
             hint="install the versions that the run's `environment.json` names",
         )
     classifier.load_state_dict(tensors)
     classifier.to(device).eval()
-    return LoadedModel(classifier, spec, preprocessing, extra)
+    return LoadedModel(classifier, spec, preprocessing, extra, caution)
 
 
-def _read(path: Path) -> tuple[ModelSpec, Preprocessing, Mapping[str, Any], dict[str, torch.Tensor]]:
+def _read(path: Path) -> tuple[ModelSpec, Preprocessing, Any, Mapping[str, Any], dict[str, torch.Tensor]]:
     if not path.is_file():
         raise UsageProblem(
             f"there is no model file `{path}`",
@@ -279,4 +285,4 @@ def _read(path: Path) -> tuple[ModelSpec, Preprocessing, Mapping[str, Any], dict
     except UsageProblem as error:
         raise UsageProblem(f"`{path}` is not as medcli wrote it: {error.message}", code="bad-model-file") from error
     extra = document.get("extra")
-    return spec, preprocessing, extra if isinstance(extra, dict) else {}, tensors
+    return spec, preprocessing, document.get("package"), extra if isinstance(extra, dict) else {}, tensors

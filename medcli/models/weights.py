@@ -136,10 +136,9 @@ def load_weights(
     resized = tuple(
         key for key in expected if key in before and before[key] != expected[key].shape and key not in converted
     )
-    report = LoadReport(
-        str(path), matched, len(expected) - len(counters), tuple(head), resized, converted, (*dropped, *ignored), tuple(new)
-    )
-    return report, head
+    left_out = (*dropped, *ignored)
+    total = len(expected) - len(counters)
+    return LoadReport(str(path), matched, total, tuple(head), resized, converted, left_out, tuple(new)), head
 
 
 def resize_positions(table: torch.Tensor, side: int, *, prefix_tokens: int = 1) -> torch.Tensor:

@@ -65,6 +65,8 @@ def judge_run(
     if before is None:
         teller.note("note: the run has no stored test predictions, so there is no gap to show")
     loaded = load_model(run.model_file)
+    if loaded.caution:
+        teller.warn(loaded.caution)
     if own_window:
         settings = replace(settings, window=loaded.preprocessing.window)
     target = loaded.spec.target

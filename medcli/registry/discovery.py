@@ -30,6 +30,7 @@ __all__ = [
     "Registry",
     "architecture_names",
     "discover",
+    "entry_fault",
     "find",
     "load_factory",
 ]
@@ -198,7 +199,9 @@ def find(registry: Registry, name: str, group: str = ARCHITECTURES) -> Entry:
             hint=f"use one of {names}",
             code="ambiguous-architecture",
         )
-    raise _unknown(registry, name, group)
+    from medcli.registry.unknown import unknown_name
+
+    raise unknown_name(registry, name, group)
 
 
 def load_factory(entry: Entry) -> ArchitectureFactory:
@@ -288,7 +291,7 @@ def _read_distribution(distribution: importlib.metadata.Distribution, problems: 
         return []
     entries: dict[tuple[str, str], Entry] = {}
     for point in points:
-        cause = _fault(point.name, point.value, name)
+        cause = entry_fault(point.name, point.value, name)
         if not cause and (point.group, point.name) in entries:
             cause = "the distribution offers this name twice; only the first counts"
         if cause:
@@ -300,8 +303,8 @@ def _read_distribution(distribution: importlib.metadata.Distribution, problems: 
     return list(entries.values())
 
 
-def _fault(name: str, value: str, distribution: str) -> str:
-    """What is wrong with one entry point, or nothing."""
+def entry_fault(name: str, value: str, distribution: str) -> str:
+    """What is wrong with one entry point of a distribution, `name = value`; empty if nothing is."""
     if not _NAME.fullmatch(name):
         return "names are lower-case letters, digits, `-`, `_` and `.`, with `/*` at the end for a namespace"
     if name.removesuffix("/*") in _RESERVED and distribution != CORE:
@@ -357,35 +360,6 @@ def _variant(entry: Entry, variant: str) -> Entry:
             code="unknown-architecture",
         )
     return replace(entry, name=f"{entry.namespace}/{variant}", variant=variant)
-
-
-def _unknown(registry: Registry, name: str, group: str) -> UsageProblem:
-    for problem in registry.problems:
-        if problem.entry and name in {problem.entry, f"{problem.distribution}/{problem.entry}"}:
-            return problem.as_error()
-    entries = [entry for entry in registry.entries if entry.group == group]
-    if name.endswith(("/", "/*")):
-        stem = name.partition("/")[0]
-        if any(entry.name == f"{stem}/*" for entry in entries):
-            return UsageProblem(
-                f"`{name}` names no single architecture",
-                hint=f"press TAB after `{stem}/`, or write a name such as `{stem}/resnet18`",
-                code="unknown-architecture",
-            )
-    known = [entry.qualified if "/" in name else entry.name for entry in entries if not entry.is_namespace]
-    near = list(nearest(name, dict.fromkeys(known)))
-    near += [f"timm/{name}" for entry in entries if entry.name == "timm/*" and name in _names_of(entry)]
-    hint = "`medcli models list` shows what is installed"
-    if near:
-        hint = "did you mean " + ", ".join(f"`{one}`" for one in near) + "? " + hint
-    broken = sorted({problem.distribution for problem in registry.problems})
-    if broken:
-        hint += "; broken and left out: " + ", ".join(f"`{one}`" for one in broken)
-    return UsageProblem(f"unknown architecture `{name}`", hint=hint, code="unknown-architecture")
-
-
-def _names_of(entry: Entry) -> tuple[str, ...]:
-    return read_names(entry.reference, entry.namespace).names
 
 
 def _normalised(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from medcli.errors import UsageProblem
 from medcli.registry.namespaces import installed_version
 
-__all__ = ["install_line", "refuse_unmet", "requirement_fault", "unmet"]
+__all__ = ["install_line", "missing_plugins", "refuse_unmet", "requirement_fault", "requirement_name", "unmet"]
 
 
 def requirement_fault(requirement: str) -> str:
@@ -43,6 +43,35 @@ def unmet(requires: Sequence[str]) -> tuple[str, ...]:
 def install_line(requirements: Sequence[str]) -> str:
     """The command that installs them; quoted, because a shell reads `>` as a redirection."""
     return "pip install " + " ".join(f"'{one}'" for one in requirements)
+
+
+def missing_plugins(required: Sequence[tuple[str, str]]) -> list[UsageProblem]:
+    """What a project asks for and this environment lacks, one problem each.
+
+    Args:
+        required: (requirement, where it stands) of `[plugins] require`.
+    """
+    problems = []
+    for text, where in required:
+        for missing in unmet((text,)):
+            version = installed_version(requirement_name(missing))
+            found = f"version {version} is installed" if version else "it is not installed"
+            problems.append(
+                UsageProblem(
+                    f"this project requires `{missing}`, and {found}",
+                    where=where,
+                    hint=install_line((missing,)),
+                    code="missing-plugin",
+                )
+            )
+    return problems
+
+
+def requirement_name(requirement: str) -> str:
+    """The distribution that a requirement speaks of."""
+    from packaging.requirements import Requirement
+
+    return Requirement(requirement).name
 
 
 def refuse_unmet(name: str, requires: Sequence[str], origin: str) -> None:

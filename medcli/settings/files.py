@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medcli.errors import MedcliError, UsageProblem, nearest
+from medcli.registry.requirements import requirement_fault
 from medcli.settings.commands import COMMANDS, FIXED_BY_RUN, IMAGE_STORE, CommandSettings
 from medcli.settings.fields import Field, fields_of
 from medcli.settings.groups import DataSettings
@@ -40,6 +41,7 @@ class FileSettings:
         data_tables: its `[data.NAME]` tables.
         saved: whether a run wrote it (it then names every value, also those that act only together with others).
         problems: everything that is wrong with its keys.
+        requires: what `[plugins] require` asks for and where it stands.
     """
 
     layer: Layer
@@ -48,6 +50,7 @@ class FileSettings:
     data_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     saved: bool = False
     problems: tuple[MedcliError, ...] = ()
+    requires: tuple[tuple[str, str], ...] = ()
 
 
 def user_file(environ: Mapping[str, str]) -> Path:
@@ -111,6 +114,7 @@ def take_settings(layer: str, document: Document, command: CommandSettings) -> F
         data_tables=reader.data_tables,
         saved="origins" in document.values,
         problems=tuple(reader.problems),
+        requires=tuple(reader.requires),
     )
 
 
@@ -138,6 +142,7 @@ class _Reader:
         self.architecture: tuple[str, str] | None = None
         self.data_tables: dict[str, Mapping[str, Any]] = {}
         self.problems: list[MedcliError] = []
+        self.requires: list[tuple[str, str]] = []
         self.seen: set[tuple[str, ...]] = set()
 
     def table_layers(self, layer: str) -> tuple[Layer, ...]:
@@ -155,6 +160,8 @@ class _Reader:
         name = key.replace("-", "_")
         if name == "data" and isinstance(value, dict):
             self._data_tables(key, value)
+        elif name == "plugins" and isinstance(value, dict):
+            self._plugins(key, value)
         elif name == "command":
             if not isinstance(value, str) or value not in COMMANDS:
                 self._problem(f"`command` names no command: `{value}`", key, hint="it may be left out")
@@ -166,7 +173,7 @@ class _Reader:
             self._unset((key,), value, _in_files())
         elif isinstance(value, dict):
             tables = [command.table for command in COMMANDS.values() if command.layered]
-            self._unknown(f"unknown table `[{key}]`", (key,), key.replace("_", "-"), [*tables, "data"])
+            self._unknown(f"unknown table `[{key}]`", (key,), key.replace("_", "-"), [*tables, "data", "plugins"])
         else:
             self._setting((key,), value, _in_files(), own=name in self.command.fields)
 
@@ -223,6 +230,21 @@ class _Reader:
                 self._problem(f"`{item}` always has a value, so it cannot be unset", *path)
             elif name in self.command.fields:
                 self.values[name], self.where[name] = None, self.document.where(*path)
+
+    def _plugins(self, key: str, table: Mapping[str, Any]) -> None:
+        """`[plugins] require`: what must be installed for this project, in the words of package metadata."""
+        for inner, value in table.items():
+            if inner != "require":
+                self._unknown(f"unknown key `{inner}` in `[plugins]`", (key, inner), inner, ["require"])
+            elif not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+                self._problem('`require` must be a list such as `["medcli-retfound>=0.1"]`', key, inner)
+            else:
+                where = self.document.where(key, inner)
+                faults = [(item, requirement_fault(item)) for item in value]
+                for _, fault in faults:
+                    if fault:
+                        self._problem(f"`require` {fault}", key, inner)
+                self.requires += [(item, where) for item, fault in faults if not fault]
 
     def _architecture(self, path: tuple[str, ...], value: Any) -> None:
         if isinstance(value, str) and value:

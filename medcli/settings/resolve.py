@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from medcli.errors import MedcliError, Problems, UsageProblem
+from medcli.registry.requirements import missing_plugins
 from medcli.settings.commands import COMMANDS, CommandSettings
 from medcli.settings.fields import all_fields, fields_of
 from medcli.settings.files import FileSettings, find_files, read_settings, shown_path
@@ -151,6 +152,7 @@ def _read_sources(
     tables: dict[str, Mapping[str, Any]] = {}
     for file in files:
         problems += file.problems
+        problems += missing_plugins(file.requires)
         tables.update(file.data_tables)
         if file.architecture and origin.layer != "flag" and settings.architecture:
             architecture, origin = file.architecture[0], Origin(file.layer.name, file.architecture[1])

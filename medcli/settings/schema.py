@@ -12,6 +12,8 @@ from medcli.settings.files import DATA_TABLE_KEYS
 
 __all__ = ["commented_file", "file_fields", "json_schema"]
 
+_REQUIRE = "plugins without which nothing runs in this project, such as `medcli-retfound>=0.1`"
+_TEXTS = {"type": "array", "items": {"type": "string"}}
 _WORDS = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
 
@@ -53,6 +55,10 @@ def json_schema() -> dict[str, Any]:
                 "architecture": _architecture(),
                 "unset": _unset(file_fields()),
                 **tables,
+                "plugins": _object(
+                    {"require": {"type": "array", "items": {"type": "string"}, "description": _REQUIRE}},
+                    "what is needed",
+                ),
                 "origins": {"type": "object", "description": "written by medcli into runs, ignored when read"},
             }
         ),
@@ -80,6 +86,7 @@ def commented_file() -> Iterator[str]:
         elif limits := _limits(setting):
             yield f"# {limits}"
         yield _default_line(name, setting)
+    yield from ("", "# --- Plugins ---", "", "# [plugins]", f"# {_REQUIRE}", '# require = ["medcli-retfound>=0.1"]')
     yield from ("", "# --- Data sets with names: `--data NAME` is then enough ---", "")
     yield "# [data.NAME]"
     yield '# path = "labels.csv"'

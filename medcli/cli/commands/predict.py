@@ -91,7 +91,10 @@ def _model(source: str, resolved: Resolved, output: Output) -> LoadedModel:
                 where=flag,
                 code="fixed-by-run",
             )
-    return load_model(open_run(source).model_file)
+    loaded = load_model(open_run(source).model_file)
+    if loaded.caution:
+        output.warn(loaded.caution)
+    return loaded
 
 
 def _is_architecture(name: str) -> bool:

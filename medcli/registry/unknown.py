@@ -1,0 +1,74 @@
+"""What to tell someone who names an architecture that is not there: it is nearly always somewhere near."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from medcli.errors import UsageProblem, nearest
+from medcli.registry.discovery import Entry, Registry, discover
+from medcli.registry.namespaces import installed_version, read_names
+
+__all__ = ["KNOWN_PLUGINS", "unknown_name"]
+
+KNOWN_PLUGINS: Mapping[str, str] = {
+    "chexnet": "medcli-chexnet",
+    "raddino": "medcli-raddino",
+    "retfound-cfp": "medcli-retfound",
+    "retfound-oct": "medcli-retfound",
+    "retfound-mae-meh": "medcli-retfound",
+    "retfound-mae-shanghai": "medcli-retfound",
+    "retfound-dinov2-meh": "medcli-retfound",
+    "retfound-dinov2-shanghai": "medcli-retfound",
+    "retfound-green": "medcli-retfound",
+    "echo": "medcli-echo",
+}
+"""Architectures of plugins that are published beside medcli, to name what to install where one is asked for."""
+
+
+def unknown_name(registry: Registry, name: str, group: str) -> UsageProblem:
+    """The error for a name that nothing installed offers: what is near, what is broken, what to install."""
+    for problem in registry.problems:
+        if problem.entry and name in {problem.entry, f"{problem.distribution}/{problem.entry}"}:
+            return problem.as_error()
+    entries = [entry for entry in registry.entries if entry.group == group]
+    if name.endswith(("/", "/*")):
+        stem = name.partition("/")[0]
+        if any(entry.name == f"{stem}/*" for entry in entries):
+            return UsageProblem(
+                f"`{name}` names no single architecture",
+                hint=f"press TAB after `{stem}/`, or write a name such as `{stem}/resnet18`",
+                code="unknown-architecture",
+            )
+    known = [entry.qualified if "/" in name else entry.name for entry in entries if not entry.is_namespace]
+    near = list(nearest(name, dict.fromkeys(known)))
+    near += [f"timm/{name}" for entry in entries if entry.name == "timm/*" and name in _names_of(entry)]
+    hint = "`medcli models list` shows what is installed"
+    if near:
+        hint = "did you mean " + ", ".join(f"`{one}`" for one in near) + "? " + hint
+    elsewhere = _offered_elsewhere(name, group)
+    if elsewhere:
+        hint = elsewhere
+    broken = sorted({problem.distribution for problem in registry.problems})
+    if broken:
+        hint += "; broken and left out: " + ", ".join(f"`{one}`" for one in broken)
+    return UsageProblem(f"unknown architecture `{name}`", hint=hint, code="unknown-architecture")
+
+
+def _offered_elsewhere(name: str, group: str) -> str:
+    """How to get a name of a plugin that is left out, or of a known one that is not installed."""
+    chosen = os.environ.get("MEDCLI_PLUGINS", "").strip()
+    if chosen:
+        everything = discover({**os.environ, "MEDCLI_PLUGINS": "", "MEDCLI_STRICT_PLUGINS": ""})
+        for entry in everything.entries:
+            if entry.group == group and name in {entry.name, entry.qualified}:
+                return f"`{entry.distribution}` offers it, and `MEDCLI_PLUGINS={chosen}` leaves it out"
+    head, _, rest = name.partition("/")
+    known = KNOWN_PLUGINS.get(rest or head)
+    if known is None and rest and head.startswith("medcli-"):
+        known = head
+    return f"`pip install {known}` offers it" if known and not installed_version(known) else ""
+
+
+def _names_of(entry: Entry) -> tuple[str, ...]:
+    return read_names(entry.reference, entry.namespace).names
