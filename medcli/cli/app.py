@@ -52,6 +52,7 @@ COMMAND_TABLE: Mapping[str, Place] = {
     "plugins check": Place(
         "medcli.cli.commands.plugins_check:check", "check that a plugin keeps the promises medcli builds on"
     ),
+    "plugins new": Place("medcli.cli.commands.plugins_new:new", "write a plugin package to start from"),
     "runs list": Place("medcli.cli.commands.runs:list_runs", "list runs with their state and best figure"),
     "runs show": Place("medcli.cli.commands.runs_show:show_run", "show one run"),
     "runs compare": Place("medcli.cli.commands.runs_compare:compare_runs", "compare runs by one figure"),
@@ -73,7 +74,7 @@ GROUPS: Mapping[str, Description] = {
         examples=("medcli models list --family resnet", "medcli models show resnet18"),
     ),
     "plugins": Description(
-        "packages that bring architectures: list, doctor, check",
+        "packages that bring architectures: list, doctor, check, new",
         examples=("medcli plugins list", "medcli plugins doctor"),
     ),
     "runs": Description("trained models: list, show, compare", examples=("medcli runs list",)),

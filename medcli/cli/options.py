@@ -35,6 +35,7 @@ __all__ = [
     "InputsArgument",
     "Judged",
     "NewFileArgument",
+    "NewPlugin",
     "OptionalArchitecture",
     "OptionalFile",
     "OptionalFolder",
@@ -145,6 +146,7 @@ PluginNames = Annotated[
 PluginOrFolder = Annotated[
     str, Positional("PATH|NAME", "a plugin's folder, or an installed plugin or name it offers", "architecture|path")
 ]
+NewPlugin = Annotated[str, Positional("NAME", "what users will type, such as `mynet`; it becomes `medcli-mynet`")]
 CommandArgument = Annotated[str, Positional("COMMAND", "a command, such as `train` or `data-check`", "command")]
 NewFileArgument = Annotated[str | None, Positional("FILE", "file to write", "path")]
 OptionalSynthetic = Annotated[str | None, Positional("NAME", "built-in synthetic set", "synthetic")]

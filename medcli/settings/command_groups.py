@@ -14,6 +14,7 @@ __all__ = [
     "ForeignSettings",
     "ModelListSettings",
     "ModelShowSettings",
+    "NewPluginSettings",
     "PluginSettings",
     "RecommendSettings",
     "SynthSettings",
@@ -133,6 +134,16 @@ class PluginSettings:
             exclusive=True,
         ),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewPluginSettings:
+    """What a new plugin is made of."""
+
+    kind: Annotated[
+        Literal["torch", "timm", "transformers", "difference"],
+        Option("a network of your own, one of timm's or transformers', or a model of what changed in two images", THIS),
+    ] = "torch"
 
 
 @dataclass(frozen=True, kw_only=True)

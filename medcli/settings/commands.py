@@ -20,6 +20,7 @@ from medcli.settings.groups import (
     ModelListSettings,
     ModelSettings,
     ModelShowSettings,
+    NewPluginSettings,
     OutputSettings,
     PluginSettings,
     RecommendSettings,
@@ -222,6 +223,7 @@ _TABLE: tuple[CommandSettings, ...] = (
             _output("no_progress"),
         ),
     ),
+    CommandSettings("plugins new", (Part(NewPluginSettings), _output("out"))),
     CommandSettings("runs list", (_output(),)),
     CommandSettings("runs show", (_output("verbose"),)),
     CommandSettings(
