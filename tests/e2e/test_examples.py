@@ -18,6 +18,7 @@ from PIL import Image
 from medcli.cli.app import ABOUT, COMMAND_TABLE, GROUPS
 from medcli.cli.help import describe
 from medcli.testing.command import RunCli, forget_user_settings
+from medcli.testing.hub import FakeHub
 
 SMALL = "--limit 8 --epochs 1 --image-size 32 --batch-size 4 --workers 0"
 AS_WRITTEN = ""
@@ -35,6 +36,8 @@ CHEAPER = {
     "medcli data synth --images 200 --size 64 --out phantoms": AS_WRITTEN,
     "medcli data synth synthetic/chest --task multilabel --seed 7 --out phantoms-multilabel": "--images 20",
 }
+# What has to be done before an example that builds on another.
+AFTER = {"medcli models verify resnet18 --weights in1k --json": "medcli models fetch resnet18"}
 COSTLY = ("medcli train ", "medcli data synth ")
 
 
@@ -149,6 +152,18 @@ def write_weights(path: Path) -> None:
     save_file({name: tensor.half() for name, tensor in network.state_dict().items()}, path)
 
 
+def publish(hub: FakeHub) -> None:
+    """What the examples fetch, in the repositories that the cards name."""
+    import timm
+    import torch
+    from safetensors.torch import save
+
+    torch.manual_seed(0)
+    weights = save(timm.create_model("resnet18").state_dict())
+    for repository in ("resnet18.a1_in1k", "vit_base_patch16_224.dino", "resnet26d.bt_in1k"):
+        hub.put(f"timm/{repository}", "model.safetensors", weights)
+
+
 def train_runs(root: Path) -> None:
     """Three finished runs on `xrays/`, one of them twice, and one that was stopped after its first epoch."""
     from medcli.training import loop
@@ -200,13 +215,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_example(example: str, files: Path, run_cli: RunCli) -> None:
+def test_example(example: str, files: Path, run_cli: RunCli, fake_hub: FakeHub) -> None:
     if example.startswith(COSTLY):
         assert example in CHEAPER, f"say in CHEAPER how long `{example}` may take"
     shutil.copytree(files, run_cli.directory, dirs_exist_ok=True)
     command, _, _redirected = example.partition(" > ")
     program, *words = shlex.split(f"{command} {CHEAPER.get(example, AS_WRITTEN)}")
     assert program == "medcli"
+    if words[0] == "models":
+        publish(fake_hub)
+    if example in AFTER:
+        assert run_cli(*shlex.split(AFTER[example])[1:], in_process=True).code == 0
     done = run_cli(*words, in_process=True)
     assert done.code == 0, f"{example}\n{done.stdout}\n{done.stderr}"
     assert done.stdout.strip(), example
