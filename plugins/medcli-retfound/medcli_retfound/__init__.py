@@ -54,7 +54,7 @@ def _factory(name: str, layout: Layout, page: str) -> ArchitectureFactory:
         )
 
     build.__name__ = build.__qualname__ = name.replace("-", "_")
-    return build
+    return build  # type: ignore[return-value]
 
 
 def _on_the_hub(name: str) -> str:

@@ -117,7 +117,10 @@ def _renamed(layout: Layout, new_norm: bool) -> Callable[[str], str]:
 
 
 def _old_head(pool: Pool, new_norm: bool) -> Callable[[Mapping[str, torch.Tensor]], PretrainedHead | None]:
-    """The classifier of a checkpoint of the authors' fine-tuning; it does not say what its classes are."""
+    """The classifier of a checkpoint of the authors' fine-tuning: a softmax, since their code trains no other.
+
+    The file does not say what its classes are.
+    """
 
     def head(tensors: Mapping[str, torch.Tensor]) -> PretrainedHead | None:
         if "head.weight" not in tensors or "head.bias" not in tensors:
@@ -125,7 +128,8 @@ def _old_head(pool: Pool, new_norm: bool) -> Callable[[Mapping[str, torch.Tensor
         # Without its own norm after the mean, the authors' code classified the class token.
         if pool == "mean" and not (new_norm and f"{_NEW_NORM}.weight" in tensors):
             raise _other_pooling("cls", "mean")
-        return PretrainedHead(tensors["head.weight"], tensors["head.bias"])
+        weight = tensors["head.weight"]
+        return PretrainedHead(weight, tensors["head.bias"], task="binary" if len(weight) == 2 else "multiclass")
 
     return head
 
