@@ -59,7 +59,7 @@ def _modality(text: str, offered: Sequence[Candidate], rules: Rules) -> str:
     raise UsageProblem(
         f"`{text}` is no kind of picture that anything is known about",
         where="--modality",
-        hint=f"did you mean `{meant}`?" if meant else f"one of {kinds}; without it general advice is given",
+        hint=(f"did you mean `{meant}`? " if meant else "") + f"known are {kinds}",
         code="unknown-modality",
     )
 

@@ -20,6 +20,7 @@ from medcli.recommend.commands import Typed, training_command
 from medcli.recommend.engine import Advice, Recommendation, recommend
 from medcli.recommend.rules import rules
 from medcli.recommend.situation import Situation
+from medcli.registry.discovery import discover
 from medcli.registry.recipes import recipe_source
 from medcli.settings.commands import COMMANDS, CommandSettings
 from medcli.settings.resolve import resolve
@@ -100,10 +101,10 @@ def test_every_command_of_every_situation_is_valid(
                 assert int(typed.words[at]) >= 1
                 different.setdefault((*typed.words[:at], *typed.words[at + 1 :]), typed)
     assert len(different) > 100
-    recipes = {name: recipe_source("train") for name in ("train", "finetune", "lora")}
+    recipe = recipe_source("train", discover({"MEDCLI_PLUGINS": "none"}))
     for typed in different.values():
         command, architecture, given = parsed(typed)
-        resolved = resolve(command, given, architecture=architecture, recipe_for=recipes[command], environ={})
+        resolved = resolve(command, given, architecture=architecture, recipe_for=recipe, environ={})
         assert resolved.architecture == architecture
         assert resolved.values["data"]
 
