@@ -18,7 +18,7 @@ __all__ = ["SourceTree", "source_tree"]
 
 _SECONDS = 120.0
 
-# The hook writes the `.dist-info` folder; a backend without it can only be asked to build the whole wheel.
+# The hook writes a `.dist-info` folder, some backends no more of it than `METADATA`.
 _HOOK = """
 import importlib, sys
 module, _, attribute = sys.argv[1].partition(":")
@@ -66,10 +66,13 @@ def source_tree(folder: Path) -> Iterator[SourceTree]:
     if not isinstance(project, dict) or not project.get("name"):
         raise _problem("it has no table `[project]` with a `name`", str(file))
     with tempfile.TemporaryDirectory() as place:
-        if set(project.get("dynamic", ())) & {"version", "entry-points"}:
-            _ask_backend(folder, values, Path(place))
+        dynamic = set(project.get("dynamic", ()))
+        if dynamic & {"version", "entry-points"}:
+            metadata = _ask_backend(folder, values, Path(place))
         else:
-            _write(project, Path(place))
+            metadata = _write(project, Path(place))
+        if "entry-points" not in dynamic:
+            _write_entry_points(project, metadata)
         references = _references(Path(place))
         if not references:
             raise _problem(
@@ -81,18 +84,22 @@ def source_tree(folder: Path) -> Iterator[SourceTree]:
         yield SourceTree(str(project["name"]), (place, *roots))
 
 
-def _write(project: Mapping[str, Any], place: Path) -> None:
+def _write(project: Mapping[str, Any], place: Path) -> Path:
     name, version = str(project["name"]), str(project.get("version", "0"))
     metadata = place / f"{name.replace('-', '_')}-{version}.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
+    return metadata
+
+
+def _write_entry_points(project: Mapping[str, Any], metadata: Path) -> None:
     lines: list[str] = []
     for group, points in project.get("entry-points", {}).items():
         lines += [f"[{group}]", *(f"{point} = {reference}" for point, reference in points.items()), ""]
     (metadata / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
 
 
-def _ask_backend(folder: Path, values: Mapping[str, Any], place: Path) -> None:
+def _ask_backend(folder: Path, values: Mapping[str, Any], place: Path) -> Path:
     backend = str(values.get("build-system", {}).get("build-backend", "setuptools.build_meta"))
     done = subprocess.run(
         [sys.executable, "-c", _HOOK, backend, str(place)],
@@ -112,6 +119,7 @@ def _ask_backend(folder: Path, values: Mapping[str, Any], place: Path) -> None:
             str(folder / "pyproject.toml"),
             f"install it (`pip install --editable {folder}`) and check it by its name",
         )
+    return next(place.glob("*.dist-info"))
 
 
 def _references(place: Path) -> list[str]:

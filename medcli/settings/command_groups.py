@@ -134,6 +134,7 @@ class PluginSettings:
             exclusive=True,
         ),
     ] = None
+    only: Annotated[tuple[str, ...], Option("make these checks alone", THIS, "CHECK,…")] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

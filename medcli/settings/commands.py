@@ -213,7 +213,7 @@ _TABLE: tuple[CommandSettings, ...] = (
         ),
     ),
     CommandSettings("plugins list", (_output(),)),
-    CommandSettings("plugins doctor", (Part(PluginSettings), _output("no_progress"))),
+    CommandSettings("plugins doctor", (Part(PluginSettings, only=("timeout",)), _output("no_progress"))),
     CommandSettings(
         "plugins check",
         (

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from medcli.testing.imports import NoHeavyImports
     from medcli.testing.plugins import FakePlugin
 
-__all__ = ["fake_hub", "fake_plugin", "no_heavy_imports", "run_cli"]
+__all__ = ["fake_hub", "fake_plugin", "isolated_plugins", "no_heavy_imports", "run_cli"]
 
 
 @pytest.fixture
@@ -51,6 +51,21 @@ def fake_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fak
     monkeypatch.syspath_prepend(str(plugins.root))
     yield plugins
     plugins.forget()
+
+
+@pytest.fixture
+def isolated_plugins(
+    request: pytest.FixtureRequest, fake_plugin: FakePlugin, monkeypatch: pytest.MonkeyPatch
+) -> FakePlugin:
+    """`fake_plugin` in a world without other plugins: medcli's own names, and what the test installs, are all there is.
+
+    Holds for child processes too, through `MEDCLI_PLUGINS`; `medcli plugins list` shows the others as excluded.
+    """
+    if "run_cli" in request.fixturenames:
+        request.getfixturevalue("run_cli")  # it clears the variables of the environment, so it has to come first
+    monkeypatch.setenv("MEDCLI_PLUGINS", "none")
+    fake_plugin.on_install = lambda names: monkeypatch.setenv("MEDCLI_PLUGINS", ",".join(names))
+    return fake_plugin
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import invalidate_caches
 from pathlib import Path
@@ -17,13 +17,23 @@ exist (`missing`) or lacks the function (`attribute`), its top-level package mus
 asks for another `api`, names an unknown key (`card`) or is no TOML (`syntax`), its `metadata` cannot be parsed, its
 `reference` is malformed."""
 
+DIFFERENCE_GROUP = "medcli.difference_models"
+
 _CARD = """api = {api}
 
 [architectures.{name}]
 summary = "made-up network {name}"
 family = "fake"
-params = {params}
+params = 16
 feature_dim = 8
+input_size = 32
+in_channels = 1
+{extra}
+"""
+_DIFFERENCE_CARD = """api = {api}
+
+[difference_models.{name}]
+summary = "made-up difference model {name}"
 input_size = 32
 in_channels = 1
 {extra}
@@ -52,6 +62,30 @@ class Net(nn.Module):
 def build(*, in_channels, image_size, pretrained=False, weights=None, drop_path=0.0):
     return Net(in_channels)
 """
+_DIFFERENCE = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, in_channels, signed):
+        super().__init__()
+        self.signed = signed
+        self.encoder = nn.Conv2d(in_channels, 1, 1, bias=False)
+
+    def forward(self, baseline, followup):
+        change = torch.tanh(self.encoder(followup) - self.encoder(baseline))
+        return change if self.signed else change.abs()
+
+    def layer_groups(self):
+        from medcli.plugin import LayerGroup
+
+        return (LayerGroup("encoder", 0, ("encoder.weight",), ("encoder",)),)
+
+
+def build(*, in_channels, image_size, map="signed", weights=None):
+    return Net(in_channels, map == "signed")
+"""
 
 
 @dataclass(frozen=True)
@@ -68,10 +102,19 @@ class Installed:
 
 @dataclass
 class FakePlugin:
-    """Writes plugins below `root`, which a test has on `sys.path`."""
+    """Writes plugins below `root`, which a test has on `sys.path`.
+
+    Args:
+        root: the folder.
+        packages: top-level packages written so far.
+        distributions: distributions written so far.
+        on_install: called with `distributions` after each one.
+    """
 
     root: Path
     packages: list[str] = field(default_factory=list)
+    distributions: list[str] = field(default_factory=list)
+    on_install: Callable[[Sequence[str]], None] | None = None
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -110,15 +153,18 @@ class FakePlugin:
         )
         (source / "__init__.py").write_text(init, encoding="utf-8")
         if broken != "missing":
-            (source / "net.py").write_text(_source(broken, module), encoding="utf-8")
+            (source / "net.py").write_text(_source(broken, module, group), encoding="utf-8")
         card_file = source / "medcli-card.toml"
         if card is not False:
-            text = card if isinstance(card, str) else _card(name, broken, extra)
+            text = card if isinstance(card, str) else _card(name, broken, extra, group)
             card_file.write_text(text, encoding="utf-8")
         reference = f"{package}.net" if broken == "reference" else f"{package}.net:build"
         metadata = self.root / f"{package}-{version}.dist-info"
         _write_metadata(metadata, distribution, version, group, entry_points or {name: reference}, broken)
         self.packages.append(package)
+        self.distributions.append(distribution)
+        if self.on_install is not None:
+            self.on_install(self.distributions)
         invalidate_caches()
         return Installed(distribution, version, package, metadata, source, card_file)
 
@@ -130,22 +176,27 @@ class FakePlugin:
         invalidate_caches()
 
 
-def _source(broken: Broken, module: str | None) -> str:
+def _source(broken: Broken, module: str | None, group: str) -> str:
     if broken == "import":
         return 'raise ValueError("this plugin was built against another torch")\n'
     if broken == "exit":
         return "import sys\n\nsys.exit(7)\n"
     if broken == "attribute":
         return "nothing = 0\n"
-    return _MODULE if module is None else module
+    if module is not None:
+        return module
+    return _DIFFERENCE if group == DIFFERENCE_GROUP else _MODULE
 
 
-def _card(name: str, broken: Broken, extra: str) -> str:
+def _card(name: str, broken: Broken, extra: str, group: str) -> str:
     if broken == "syntax":
         return "api = 1\n\n[architectures.fake-net\n"
     if broken == "card":
         extra = f"{extra}\nfeature_dims = 8".strip()
-    return _CARD.format(api=99 if broken == "api" else 1, name=name, params=16, extra=extra)
+    api = 99 if broken == "api" else 1
+    if group == DIFFERENCE_GROUP:
+        return _DIFFERENCE_CARD.format(api=api, name=name, extra=extra)
+    return _CARD.format(api=api, name=name, extra=extra)
 
 
 def _write_metadata(

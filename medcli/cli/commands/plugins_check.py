@@ -9,7 +9,7 @@ from typing import Any
 
 from medcli.cli.options import Flags, PluginOrFolder
 from medcli.cli.output import Output
-from medcli.errors import ExitCode, RunFailure, UsageProblem
+from medcli.errors import ExitCode, RunFailure, UsageProblem, nearest
 from medcli.registry.children import run_jobs
 from medcli.registry.source_tree import source_tree
 
@@ -32,7 +32,8 @@ def check(target: PluginOrFolder, flags: Flags) -> ExitCode | None:
 
     Examples:
         medcli plugins check custom1
-        medcli plugins check plugins/medcli-echo --json
+        medcli plugins check custom1 --only facts,gradients,lora --json
+        medcli plugins check plugins/medcli-echo
     """
     output = Output(flags.output(), "plugins check")
     given = flags.given
@@ -43,7 +44,7 @@ def check(target: PluginOrFolder, flags: Flags) -> ExitCode | None:
             "options": list(given.get("arch_opt", ())),
             "image_size": given.get("image_size"),
         }
-        cases = _cases(request, path, patience)
+        cases = _wanted(_cases(request, path, patience), tuple(given.get("only", ())))
         done: dict[str, dict[str, Any]] = {}
         counted = output.progress("checks made", len(cases))
         for ended in run_jobs(_CHILD, list(cases), request=request, timeout=patience, env=_ENVIRONMENT, path=path):
@@ -82,6 +83,18 @@ def _cases(request: dict[str, Any], path: tuple[str, ...], patience: float) -> d
         message, where, hint = listed.result["error"]
         raise UsageProblem(message, where=where, hint=hint, code="unknown-plugin")
     return {name: {"of": owner, "check": check, "about": about} for name, owner, check, about in listed.result["cases"]}
+
+
+def _wanted(cases: dict[str, dict[str, Any]], only: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    known = dict.fromkeys(one["check"] for one in cases.values())
+    for name in only:
+        if name not in known:
+            near = nearest(name, known) or tuple(known)
+            listed = ", ".join(f"`{one}`" for one in near)
+            raise UsageProblem(
+                f"no check is called `{name}`", where="--only", hint=f"there are {listed}", code="no-check"
+            )
+    return {name: one for name, one in cases.items() if not only or one["check"] in only}
 
 
 def _lines(checks: list[dict[str, Any]], counts: dict[str, int]) -> str:

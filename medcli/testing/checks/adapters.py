@@ -78,7 +78,8 @@ def _adapt(network: nn.Module, role: str, names: list[str], inputs: tuple[Tensor
         found = wrapped(*inputs)
         if not same(found.detach(), before):
             fail(f"`lora_targets.{role}`: fresh adapters change the output although they start at zero")
-        (found * torch.randn_like(found)).sum().backward()
+        if found.requires_grad:
+            (found * torch.randn_like(found)).sum().backward()
     dead = [
         name
         for name, parameter in wrapped.named_parameters()

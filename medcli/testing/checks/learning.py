@@ -32,7 +32,8 @@ def gradients(subject: Subject) -> str:
                     parameter.copy_(torch.randn_like(parameter) * 0.1)
         found = network(*subject.inputs(4))
         # Random weights per output, so that no symmetry (a norm whose outputs sum to zero) cancels the gradient.
-        (found * torch.randn_like(found)).sum().backward()
+        if found.requires_grad:
+            (found * torch.randn_like(found)).sum().backward()
     apart = [name for name, one in trainable.items() if one.grad is None]
     reached = {name: one.grad for name, one in trainable.items() if one.grad is not None}
     dead = [name for name, gradient in reached.items() if not bool(gradient.any())]

@@ -10,6 +10,7 @@ from medcli.errors import UsageProblem
 from medcli.plugin import Backbone
 from medcli.registry.cards import read_card
 from medcli.registry.discovery import discover, find, load_factory
+from medcli.testing import conformance
 
 
 @pytest.fixture
@@ -69,3 +70,6 @@ def test_card_tells_the_truth(entry):
 def test_what_it_cannot_do_is_refused(entry, wrong):
     with pytest.raises(UsageProblem):
         load_factory(entry)(in_channels=1, image_size=8, **wrong)
+
+
+test_conformance = conformance("medcli-echo")
