@@ -39,8 +39,6 @@ def fetch_weights(architecture: ArchitectureArgument, flags: Flags) -> None:
     output = Output(flags.output(), "models fetch")
     entry = find(discover(), architecture)
     weights = _chosen(entry, read_card(entry), flags.given.get("weights"))
-    if weights.gated:
-        output.note(f"`{weights.tag}` is given to registered users only; this works if you are one and logged in")
     fetched = fetch(entry.name, weights, _counter(output))
     if not fetched.confirmed_by:
         output.warn(f"nobody states a checksum of this file, so it is unverified; its sha256 is {fetched.sha256}")
@@ -98,7 +96,7 @@ def _page(entry: Entry, weights: WeightCard, fetched: Fetched) -> str:
     rows: list[tuple[str, Any]] = [
         ("weights", f"{weights.tag} of {entry.name}" + ("" if fetched.downloaded else ", were here already")),
         ("file", fetched.path),
-        ("size", f"{fetched.size / _MEGABYTE:.1f} MB"),
+        ("size", f"{fetched.size / _MEGABYTE:.1f} MB ({fetched.size:,} bytes)"),
         ("sha256", f"{fetched.sha256} ({stated[fetched.confirmed_by]})"),
         ("source", fetched.source),
         ("licence", weights.licence or "not stated"),

@@ -164,7 +164,7 @@ def _facts_lines(facts: WeightFacts, known: Sequence[Listing]) -> list[str]:
     rows = [
         ("file", str(facts.path)),
         ("format", facts.kind),
-        ("size", f"{facts.size / 1e6:.1f} MB" if facts.size >= 1e5 else f"{facts.size:,} bytes"),
+        ("size", f"{facts.size / 1e6:.1f} MB ({facts.size:,} bytes)"),
         ("sha256", facts.sha256 or "of several files: none"),
         ("tensors", f"{facts.tensors:,} ({types}), {facts.parameters:,} parameters"),
     ]
