@@ -268,7 +268,8 @@ def _recommendation(rank: int, plan: _Plan, now: Situation, rules: Rules) -> Rec
     command = baseline = None
     if candidate.installed:
         command = training_command(candidate, strategy, weights, values, now)
-        if strategy not in {"scratch", "frozen"}:
+        # What stands in for LoRA today is a frozen probe already.
+        if strategy not in {"scratch", "frozen"} and command.lacking != "lora":
             probe = {**values, "batch_size": largest_batch(candidate.card, "frozen", size, now, rules).size}
             baseline = baseline_command(candidate, weights, probe, now)
     install = "" if candidate.installed else f"pip install {candidate.distribution}"

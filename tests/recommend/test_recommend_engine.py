@@ -176,35 +176,35 @@ def test_a_size_that_is_not_known_is_asked_for(advise: Advise) -> None:
     assert any("--images N" in note for note in advice.notes)
 
 
-@pytest.mark.parametrize(
-    ("modality", "leader"),
-    [
-        ("chest-xray", "raddino"),
-        ("fundus", "retfound-cfp"),
-        ("oct", "retfound-oct"),
-        ("dermoscopy", DENSE),
-        ("histology", DINO),
-        ("ct", VIT),
-        ("ultrasound", DINO),
-        ("blood", DENSE),
-        ("tissue", DENSE),
-        ("mri", DENSE),
-        ("xray", DENSE),
-        ("mammography", DENSE),
-    ],
-)
+LEADERS = [
+    ("chest-xray", "raddino"),
+    ("fundus", "retfound-cfp"),
+    ("oct", DENSE),
+    ("dermoscopy", DENSE),
+    ("histology", DINO),
+    ("ct", VIT),
+    ("ultrasound", DINO),
+    ("blood", DENSE),
+    ("tissue", DENSE),
+    ("mri", DENSE),
+    ("xray", DENSE),
+    ("mammography", DENSE),
+]
+
+
+@pytest.mark.parametrize(("modality", "leader"), LEADERS)
 def test_each_kind_of_picture_has_its_leader(advise: Advise, modality: str, leader: str) -> None:
     assert names(advise(modality=modality, images=10_000))[0] == leader
 
 
 def test_every_known_kind_of_picture_is_tested() -> None:
-    tested = test_each_kind_of_picture_has_its_leader.pytestmark[0].args[1]
-    assert {modality for modality, _ in tested} == set(rules().modalities)
+    assert {modality for modality, _ in LEADERS} == set(rules().modalities)
 
 
 @pytest.mark.parametrize("modality", ["chest-xray", "fundus", "oct"])
 def test_specialists_are_named_before_they_are_installed(advise: Advise, modality: str) -> None:
-    one = first(advise(modality=modality))
+    (one, *_) = [one for one in advise(modality=modality).recommendations if not one.candidate.installed]
+    assert one.candidate.name in {"raddino", "retfound-cfp", "retfound-oct"}
     assert one.command is None
     assert one.install == f"pip install {one.candidate.distribution}"
 
@@ -319,6 +319,13 @@ def test_evidence_wins_over_the_documents_that_it_contradicts(advise: Advise) ->
     assert names(advise(goal="production", modality="fundus"))[0] != "retfound-cfp"
 
 
+def test_frozen_features_are_not_offered_where_they_were_poor(advise: Advise) -> None:
+    """DINO's frozen features: 73.7 % on OCTMNIST and 64.0 % on TissueMNIST, 13 and 10 points below DenseNet-121."""
+    for modality in ("oct", "tissue", "ct"):
+        for one in advise(modality=modality, images=90_000).recommendations:
+            assert "weights" not in one.settings
+
+
 def test_what_was_measured_is_said_first(advise: Advise) -> None:
     kinds = [rules().sources[reason.source].kind for reason in first(advise(images=1_000)).reasons]
     assert kinds == sorted(kinds, key=("evidence", "document", "practice").index)
@@ -330,10 +337,10 @@ def test_the_order_does_not_depend_on_the_order_of_what_is_installed(offered: tu
         assert names(recommend(now, offered, rules())) == names(recommend(now, offered[::-1], rules()))
 
 
-def installed(name: str, modality: str, *weights: WeightCard, **facts: object) -> Candidate:
+def installed(name: str, modality: str, *weights: WeightCard, size: SizeRule | None = None) -> Candidate:
     card = ArchitectureCard(
         name=name, summary="x", params=5_000_000, gmacs=1.0, input_size=100, family="resnet", feature_dim=8,
-        modalities=(modality,), weights=weights, default_weights=weights[0].tag if weights else "", **facts,
+        modalities=(modality,), weights=weights, default_weights=weights[0].tag if weights else "", size=size or SizeRule(),
     )  # fmt: skip
     return Candidate(name, name, card, f"medcli-{name}", True, (modality,))
 

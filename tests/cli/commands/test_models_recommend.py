@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def ask(run_cli: RunCli, *arguments: str) -> Outcome:
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split in ("train", "val", "test"):
         arrays[f"{split}_images"] = np.zeros((40, 28, 28), dtype=np.uint8)
         arrays[f"{split}_labels"] = (np.arange(40) % 4 == 0).astype(np.uint8)[:, None]
