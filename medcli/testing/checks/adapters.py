@@ -30,7 +30,11 @@ def lora(subject: Subject) -> str:
     network = copy.deepcopy(subject.network())
     small = {role: _matched(network, role, patterns) for role, patterns in subject.card.lora_targets.items()}
     inputs = subject.inputs(2)
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(5)
+        for parameter in network.parameters():  # zeros (last gammas of residual branches) hide what lies behind them
+            if not bool(parameter.any()):
+                parameter.copy_(torch.randn_like(parameter) * 0.1)
         before = network(*inputs)
     for role, names in small.items():
         _adapt(copy.deepcopy(network), role, names, inputs, before)
