@@ -25,6 +25,7 @@ AS_WRITTEN = ""
 # What is added to an example that would take long as it stands. Whatever trains or draws has to be listed here, so that
 # nobody adds hours by adding an example; everything else runs as written.
 CHEAPER = {
+    "medcli plugins doctor": "medcli-echo",
     "medcli train resnet18 --data synthetic/chest --limit 200 --image-size 64 --epochs 2": SMALL,
     "medcli train resnet18 --data synthetic/chest --image-size 64 --epochs 5": SMALL,
     "medcli train resnet18 --data breastmnist.npz --preset medmnist-28": SMALL,

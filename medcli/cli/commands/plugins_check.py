@@ -33,7 +33,7 @@ def check(target: PluginOrFolder, flags: Flags) -> ExitCode | None:
     Examples:
         medcli plugins check custom1
         medcli plugins check custom1 --only facts,gradients,lora --json
-        medcli plugins check plugins/medcli-echo
+        medcli plugins check medcli-echo
     """
     output = Output(flags.output(), "plugins check")
     given = flags.given

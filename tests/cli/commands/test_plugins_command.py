@@ -71,11 +71,10 @@ def test_doctor_survives_whatever_a_plugin_does(isolated_plugins, run_cli) -> No
     isolated_plugins("change", distribution="medcli-change", group="medcli.difference_models")
     install("exits", "import sys\n\nsys.exit(7)\n")
     install("prints", 'print("{}")\n' + NET + "    return 3\n")
-    install("hangs", "import time\n\ntime.sleep(600)\n")
     install("crashes", "import os, signal\n\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     install("raises", NET + '    raise ValueError("no such luck")\n')
     isolated_plugins("bad-card", distribution="medcli-card", broken="card")
-    outcome = run_cli("plugins", "doctor", "--json", "--timeout", "25", in_process=True)
+    outcome = run_cli("plugins", "doctor", "--json", in_process=True)
     assert outcome.code == 4, outcome.stderr
     rows = {name: row for name, row in listed(outcome).items() if row["status"] != "excluded"}
     assert {name for name, row in rows.items() if row["status"] == "ok"} == {"medcli-fine/fine", "medcli-change/change"}
@@ -83,7 +82,6 @@ def test_doctor_survives_whatever_a_plugin_does(isolated_plugins, run_cli) -> No
     for name, words in (
         ("exits", "SystemExit: 7"),
         ("prints", "gave a int"),
-        ("hangs", "did not end within 25 s"),
         ("crashes", "SIGSEGV"),
         ("raises", "no such luck"),
         ("card/bad-card", "feature_dims"),
@@ -91,6 +89,14 @@ def test_doctor_survives_whatever_a_plugin_does(isolated_plugins, run_cli) -> No
         row = rows[f"medcli-{name}" if "/" in name else f"medcli-{name}/{name}"]
         assert row["status"] == "failed"
         assert words in row["reason"]
+
+
+def test_doctor_gives_up_on_a_plugin_that_hangs(isolated_plugins, run_cli) -> None:
+    isolated_plugins("hangs", module="import time\n\ntime.sleep(600)\n")
+    outcome = run_cli("plugins", "doctor", "hangs", "--timeout", "4", in_process=True)
+    assert outcome.code == 4
+    assert "did not end within 4 s" in outcome.stdout
+    assert "hint: medcli-fake/hangs: reinstall or remove `medcli-fake`" in outcome.stderr
 
 
 def test_doctor_goes_on_after_the_name_that_killed_its_process(isolated_plugins, run_cli) -> None:
@@ -132,10 +138,10 @@ def test_check_reports_every_check_of_an_installed_plugin(isolated_plugins, run_
 
 def test_check_survives_a_crash_and_says_which_check_it_was(isolated_plugins, run_cli) -> None:
     module = (
-        "import os\n\nfrom torch import nn\n\nfrom medcli.plugin import LayerGroup\n\n\n"
-        "class Net(nn.Module):\n    feature_dim = 8\n\n    def forward(self, images):\n"
-        "        os.abort() if len(images) == 4 else images.mean((2, 3))\n\n"
-        f"    def layer_groups(self):\n        return ()\n\n\n{NET}    return Net()\n"
+        "import os\n\nfrom torch import nn\n\n\n"
+        "class Net(nn.Linear):\n    feature_dim = 8\n\n    def forward(self, images):\n"
+        "        if len(images) == 4:\n            os.abort()\n"
+        f"        return super().forward(images.mean((2, 3)))\n\n\n{NET}    return Net(in_channels, 8)\n"
     )
     isolated_plugins("fake-net", module=module, card=False)
     outcome = run_cli("plugins", "check", "fake-net", "--only", "import-alone,gradients,state-dict", in_process=True)
@@ -143,8 +149,8 @@ def test_check_survives_a_crash_and_says_which_check_it_was(isolated_plugins, ru
     lines = {line.split()[2]: line for line in outcome.stdout.splitlines()[:-1]}
     assert lines["gradients"].startswith("failed")
     assert "SIGABRT" in lines["gradients"]
-    assert "state-dict" in lines
     assert lines["import-alone"].startswith("passed")
+    assert lines["state-dict"].startswith("passed")
 
 
 @pytest.mark.parametrize("layout", ["flat", "src", "dynamic"])
@@ -167,9 +173,7 @@ def test_check_takes_a_folder_that_is_not_installed(run_cli, tmp_path: Path, lay
     checks = outcome.json()["result"]["checks"]
     assert {one["of"] for one in checks} == {"medcli-new", "new-net"}
     assert [one["outcome"] for one in checks if one["check"] == "card"] == ["skipped"]
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        {"pyproject.toml", package.relative_to(folder).parts[0]}
-    )
+    assert {path.name for path in folder.iterdir()} == {"pyproject.toml", package.relative_to(folder).parts[0]}
 
 
 def test_check_makes_the_checks_asked_for_on_the_network_asked_for(run_cli) -> None:
