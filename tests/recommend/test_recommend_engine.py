@@ -340,7 +340,8 @@ def test_the_order_does_not_depend_on_the_order_of_what_is_installed(offered: tu
 def installed(name: str, modality: str, *weights: WeightCard, size: SizeRule | None = None) -> Candidate:
     card = ArchitectureCard(
         name=name, summary="x", params=5_000_000, gmacs=1.0, input_size=100, family="resnet", feature_dim=8,
-        modalities=(modality,), weights=weights, default_weights=weights[0].tag if weights else "", size=size or SizeRule(),
+        modalities=(modality,), weights=weights, default_weights=weights[0].tag if weights else "",
+        size=size or SizeRule(),
     )  # fmt: skip
     return Candidate(name, name, card, f"medcli-{name}", True, (modality,))
 
