@@ -43,9 +43,9 @@ class Table:
         return ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CardFile:
-    """One card with everything it includes.
+    """One card with everything it includes; the same object for as long as the file is the same.
 
     Args:
         file: the card.
@@ -100,7 +100,7 @@ def required(package: str, name: str) -> tuple[str, ...]:
     return tuple(one for one in wanted if isinstance(one, str)) if isinstance(wanted, list) else ()
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _read(file: Path, _changed: int) -> CardFile:
     problems: list[MedcliError] = []
     main = _parse(file, problems)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from medcli.errors import MedcliError, Problems, UsageProblem, nearest
@@ -138,14 +139,15 @@ def recipe_layer(card: ArchitectureCard | None, strategy: str) -> RecipeLayer | 
     return RecipeLayer("recipe", values, where)
 
 
-def _read(file: CardFile, name: str) -> tuple[ArchitectureCard | None, list[MedcliError]]:
+@lru_cache(maxsize=1024)  # a listing asks twice for each: for the card, and for what is wrong with it
+def _read(file: CardFile, name: str) -> tuple[ArchitectureCard | None, tuple[MedcliError, ...]]:
     if name in file.broken:
-        return None, [file.broken[name]]
+        return None, (file.broken[name],)
     table = file.tables.get(name)
     if table is None:
-        return None, []
+        return None, ()
     card, problems = build_card(name, table, file.sources, file.sections.get(name, "architectures"))
-    return card, list(problems)
+    return card, tuple(problems)
 
 
 def _fill_in(card: ArchitectureCard, entry: Entry) -> ArchitectureCard:
