@@ -37,6 +37,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/training.py
 	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/plugins.py
 
 generate: $(STAMP)
 	$(BIN)/python -m medcli.architectures.generate_names
