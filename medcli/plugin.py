@@ -310,7 +310,13 @@ class MemoryNote:
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """Compound scaling of a family (EfficientNet): input side in pixels and the factors on depth and width."""
+    """Compound scaling of a family such as EfficientNet.
+
+    Args:
+        resolution: input side in pixels.
+        depth: factor on the number of layers.
+        width: factor on the number of channels.
+    """
 
     resolution: int
     depth: float
