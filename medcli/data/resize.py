@@ -99,8 +99,9 @@ def _resize(planes: Tensor, size: int, interpolation: str, fit: str) -> Tensor:
         inner = _interpolate(planes, new_height, new_width, interpolation)
         top, left = (size - new_height) // 2, (size - new_width) // 2
         return F.pad(inner, (left, size - new_width - left, top, size - new_height - top))
-    scale = size / min(height, width)
-    new_height, new_width = max(size, round(height * scale)), max(size, round(width * scale))
+    # The long side is cut off, not rounded, as in torchvision and the processors that weights are published with.
+    short = min(height, width)
+    new_height, new_width = size * height // short, size * width // short
     outer = _interpolate(planes, new_height, new_width, interpolation)
     top, left = (new_height - size) // 2, (new_width - size) // 2
     return outer[:, top : top + size, left : left + size].contiguous()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import struct
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,9 @@ def _read_any(path: Path, allowed: Sequence[Allowed]) -> Mapping[str, Any]:
                 f"`{path}` cannot be read as safetensors: {_first_line(error)}", code="bad-weights", where="--weights"
             ) from error
     try:
-        with torch.serialization.safe_globals(list(allowed)):
+        with torch.serialization.safe_globals(list(allowed)), warnings.catch_warnings():
+            # Files of newer pickle protocols are read or refused below; torch's remark on them helps nobody.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UsageProblem(

@@ -45,7 +45,7 @@ class LoadReport:
         resized: names of position tables or embeddings that were interpolated to this size.
         converted: names of input convolutions that were adapted to the number of channels.
         ignored: names in the file that belong to other parts of what it was trained with (a decoder).
-        fresh: names of the backbone that the file does not have and need not have; they keep their random start.
+        fresh: names of the backbone that the file does not have and need not have; they keep their start.
     """
 
     source: str
@@ -69,7 +69,7 @@ class LoadReport:
         if self.ignored:
             parts.append(f"{len(self.ignored)} of other parts of the file left out")
         if self.fresh:
-            parts.append(f"{len(self.fresh)} new and random ({_some(list(self.fresh))})")
+            parts.append(f"{len(self.fresh)} new ({_some(list(self.fresh))})")
         return ", ".join(parts)
 
 
@@ -98,7 +98,7 @@ def load_weights(
         origin: the file's name for messages, where `source` is tensors.
         rename: the file's name of a tensor to the network's, or None for one that is left out.
         ignore: patterns (`decoder_*`) of names in the file that are no part of this network.
-        fresh: patterns of names of the network that the file need not have; they keep their random start.
+        fresh: patterns of names of the network that the file need not have; they keep their start.
         head_keys: names that only the network with a classifier has.
         first_convolutions: names of the modules that see the picture's channels.
 

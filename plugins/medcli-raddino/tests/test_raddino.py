@@ -369,8 +369,8 @@ def test_preparation_differs_from_the_published_processor_by_rounding_only(entry
     from medcli.data.decode import read_picture
     from medcli.data.resize import normalise, to_tensor
 
-    # Sides of which both make the same 518 × 690: the processor cuts the longer side to whole pixels, medcli rounds it.
-    y, x = np.mgrid[0:1035, 0:777]
+    # The longer side would be 632.67 pixels: both cut it to 632.
+    y, x = np.mgrid[0:524, 0:640]
     smooth = 127 + 60 * np.sin(x / 37) + 50 * np.cos(y / 23 + x / 90)
     Image.fromarray(smooth.round().astype("uint8")).save(tmp_path / "smooth.png")
     wanted = read_card(entry).normalisation
