@@ -220,3 +220,11 @@ def test_each_broken_promise_is_found(verdict, fault: str) -> None:
     found = verdict(check, *changes)
     assert found.outcome == "failed", found.reason
     assert words in found.reason
+
+
+def test_what_onnx_cannot_express_is_found(verdict) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    found = verdict("onnx", (RETURN, "        return torch.special.bessel_j0(features)\n"))
+    assert found.outcome == "failed"
+    assert "`torch.onnx` cannot export it" in found.reason

@@ -51,8 +51,9 @@ def _trained(subject: Subject) -> nn.Module:
     network = subject.small(seed=1)
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
-        for tensor in (*network.parameters(), *network.buffers()):
-            if tensor.is_floating_point():
+        # Buffers outside the state (attention masks) are constants that a second network makes again.
+        for tensor in network.state_dict().values():
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
                 tensor.mul_(1.0 + 0.05 * torch.rand(tensor.shape, generator=generator))
                 tensor.add_(0.01 * torch.rand(tensor.shape, generator=generator))
     return network
