@@ -41,6 +41,7 @@ bench: $(STAMP)
 
 generate: $(STAMP)
 	$(BIN)/python -m medcli.architectures.generate_names
+	$(BIN)/python plugins/card_reference.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
