@@ -6,6 +6,7 @@ process, with other storage or another number of workers, and see what it would 
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -118,10 +119,20 @@ class Batches:
         Raises:
             RunFailure: an image that could be read before can no longer be read.
         """
-        rows = epoch_order(self._count, self._seed, epoch) if self._shuffle else np.arange(self._count)
-        plan = [rows[at * self._batch_size : (at + 1) * self._batch_size] for at in range(start, len(self))]
+        plan = self.rows(epoch, start)
         for chosen, planes in zip(plan, self._planes(plan), strict=True):
             yield self._batch(chosen, planes)
+
+    def rows(self, epoch: int, start: int = 0) -> list[Rows]:
+        """Which cases make up the batches `start`, `start` + 1, ... of this epoch; nothing is read."""
+        rows = epoch_order(self._count, self._seed, epoch) if self._shuffle else np.arange(self._count)
+        return [rows[at * self._batch_size : (at + 1) * self._batch_size] for at in range(start, len(self))]
+
+    def in_order(self) -> Batches:
+        """The same images from the same place, every one of them once, in the order of the samples."""
+        ordered = copy.copy(self)
+        ordered._shuffle = ordered._drop_last = False
+        return ordered
 
     def _planes(self, plan: Sequence[Rows]) -> Iterator[Tensor]:
         if isinstance(self._source, Stream):

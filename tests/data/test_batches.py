@@ -158,6 +158,17 @@ def test_lengths_and_the_last_batch() -> None:
     assert len(opened(samples(count=24), batch_size=4)) == 6
 
 
+def test_in_order_gives_every_image_once_and_rows_say_which_come() -> None:
+    some = samples(count=9)
+    batches = open_batches(some, PREPROCESSING, batch_size=4, seed=3, shuffle=True, drop_lone=True)
+    rows = batches.rows(2, start=1)
+    assert [batch.index.tolist() for batch in batches.epoch(2, start=1)] == [row.tolist() for row in rows]
+    assert batches.images == 8
+    whole = batches.in_order()
+    assert [batch.index.tolist() for batch in whole.epoch(5)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    assert batches.images == 8 and batches.rows(2)[0].tolist() != [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("cache", ["memory", "disk", "off"])
 @pytest.mark.parametrize("workers", [0, 3])
 def test_every_unreadable_image_is_named_before_the_first_batch(cache: str, workers: int) -> None:
