@@ -37,6 +37,7 @@ __all__ = [
     "NewFileArgument",
     "NewPlugin",
     "OptionalArchitecture",
+    "OptionalArchitectureOrRun",
     "OptionalFile",
     "OptionalFolder",
     "OptionalSynthetic",
@@ -121,6 +122,14 @@ ConsideredArchitectures = Annotated[
     tuple[str, ...], Positional("ARCH", "architectures to judge, instead of a ranking of all", "architecture")
 ]
 ArchitectureOrRun = Annotated[str, Positional("ARCH|RUN", "architecture or run directory", "architecture|run")]
+OptionalArchitectureOrRun = Annotated[
+    str | None,
+    Positional(
+        "ARCH|RUN",
+        "architecture, or run whose weights are adapted; not needed where a file or `--resume` names it",
+        "architecture|run",
+    ),
+]
 RunArgument = Annotated[str, Positional("RUN", "run directory", "run")]
 RunsArgument = Annotated[tuple[str, ...], Positional("RUN", "run directories", "run", required=True)]
 RunOrArchitecture = Annotated[

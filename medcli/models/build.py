@@ -33,6 +33,7 @@ __all__ = [
     "ModelSpec",
     "build_classifier",
     "build_outline",
+    "describe_model",
     "load_model",
     "save_model",
 ]
@@ -249,7 +250,15 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> LoadedMo
     return LoadedModel(classifier, spec, preprocessing, extra, caution)
 
 
-def _read(path: Path) -> tuple[ModelSpec, Preprocessing, Any, Mapping[str, Any], dict[str, torch.Tensor]]:
+def describe_model(path: str | Path) -> tuple[ModelSpec, Preprocessing]:
+    """How the model in a file was made, from its description alone; no tensor is read. Raises as `load_model`."""
+    spec, preprocessing, _, _, _ = _read(Path(path), tensors=False)
+    return spec, preprocessing
+
+
+def _read(
+    path: Path, *, tensors: bool = True
+) -> tuple[ModelSpec, Preprocessing, Any, Mapping[str, Any], dict[str, torch.Tensor]]:
     if not path.is_file():
         raise UsageProblem(
             f"there is no model file `{path}`",
@@ -259,7 +268,8 @@ def _read(path: Path) -> tuple[ModelSpec, Preprocessing, Any, Mapping[str, Any],
     try:
         with safe_open(str(path), framework="pt") as handle:
             metadata = handle.metadata() or {}
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a mapping)
+            names = handle.keys() if tensors else ()
+            state = {name: handle.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise UsageProblem(f"`{path}` is damaged or no safetensors file: {error}", code="bad-model-file") from error
     if _KEY not in metadata:
@@ -285,4 +295,4 @@ def _read(path: Path) -> tuple[ModelSpec, Preprocessing, Any, Mapping[str, Any],
     except UsageProblem as error:
         raise UsageProblem(f"`{path}` is not as medcli wrote it: {error.message}", code="bad-model-file") from error
     extra = document.get("extra")
-    return spec, preprocessing, document.get("package"), extra if isinstance(extra, dict) else {}, tensors
+    return spec, preprocessing, document.get("package"), extra if isinstance(extra, dict) else {}, state

@@ -169,6 +169,15 @@ class Classifier(nn.Module):
             )
         self._freeze(index for index, group in enumerate(self._backbone_groups()) if group.stage < count)
 
+    def freeze_groups(self, indices: Iterable[int]) -> None:
+        """Freeze just these blocks of the backbone, counted as in `layer_groups()`, and let the rest learn."""
+        self._freeze(indices)
+
+    @property
+    def frozen(self) -> frozenset[int]:
+        """Positions in `layer_groups()` of the blocks that do not learn."""
+        return self._frozen
+
     def frozen_groups(self) -> tuple[LayerGroup, ...]:
         """The groups of `layer_groups()` that do not learn."""
         return tuple(group for index, group in enumerate(self.layer_groups()) if index in self._frozen)

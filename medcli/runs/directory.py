@@ -26,6 +26,7 @@ OWN = (
     "environment.json",
     "data.json",
     "split.csv",
+    "groups.json",
     "status.json",
     "metrics.jsonl",
     "model.safetensors",

@@ -24,6 +24,7 @@ from medcli.settings.groups import (
     OutputSettings,
     PluginSettings,
     RecommendSettings,
+    StrategySettings,
     SynthSettings,
     TrainingSettings,
 )
@@ -113,6 +114,20 @@ _TABLE: tuple[CommandSettings, ...] = (
             Part(DataSettings),
             Part(ModelSettings),
             Part(TrainingSettings),
+            Part(ComputeSettings),
+            Part(OutputSettings),
+        ),
+        layered=True,
+        architecture=True,
+    ),
+    CommandSettings(
+        "finetune",
+        (
+            Part(DataSettings),
+            Part(ModelSettings),
+            Part(StrategySettings),
+            # A strategy says what is frozen and for how long; only whole stages may be left out besides.
+            Part(TrainingSettings, without=("freeze_backbone",)),
             Part(ComputeSettings),
             Part(OutputSettings),
         ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from medcli.settings.adaptation_groups import StrategySettings
 from medcli.settings.command_groups import (
     CompareSettings,
     DataCheckSettings,
@@ -38,6 +39,7 @@ __all__ = [
     "OutputSettings",
     "PluginSettings",
     "RecommendSettings",
+    "StrategySettings",
     "SynthSettings",
     "TrainingSettings",
 ]

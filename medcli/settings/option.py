@@ -42,9 +42,10 @@ class Option:
     completes: str = ""
 
 
-DATA, MODEL, LEARN, REGULARISE, COMPUTE, RUN, OUTPUT, REPORT, FOREIGN, THIS = (
+DATA, MODEL, STRATEGY, LEARN, REGULARISE, COMPUTE, RUN, OUTPUT, REPORT, FOREIGN, THIS = (
     "Data",
     "Model",
+    "Strategy",
     "Optimisation",
     "Loss and regularisation",
     "Compute",

@@ -61,6 +61,13 @@ _NEEDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("step_at", "scheduler", ("step",)),
     ("step_gamma", "scheduler", ("step", "plateau")),
     ("min_lr", "scheduler", ("cosine", "plateau")),
+    ("layer_decay", "strategy", ("layerwise",)),
+    ("decay_by", "strategy", ("layerwise",)),
+    ("stage_lr", "strategy", ("layerwise",)),
+    ("unfreeze_at", "strategy", ("gradual",)),
+    ("unfreeze_groups", "strategy", ("gradual",)),
+    ("probe_epochs", "strategy", ("lp-ft",)),
+    ("head_lr", "strategy", ("layerwise", "gradual", "full", "lp-ft")),
 )
 """A setting, the setting it depends on, and the values under which it acts."""
 
@@ -258,6 +265,38 @@ def _drops(now: Situation) -> Iterator[Complaint]:
         yield "the shares of `--step-at` must rise", ("step_at",), "--step-at 0.5,0.75"
 
 
+def _joining(now: Situation) -> Iterator[Complaint]:
+    epochs = now.values["unfreeze_at"]
+    if now.values["strategy"] != "gradual":
+        return
+    if any(later <= earlier for earlier, later in pairwise(epochs)):
+        yield "the epochs of `--unfreeze-at` must rise", ("unfreeze_at",), "--unfreeze-at 1,10,20"
+    # A recipe's epochs are clipped to the run and that is said; what the user typed is not changed silently.
+    late = [epoch for epoch in epochs if epoch >= now.values["epochs"]]
+    if late and now.typed("unfreeze_at"):
+        last = now.values["epochs"] - 1
+        message = (
+            f"`--unfreeze-at` names epoch {late[0]}, and the last of `--epochs {last + 1}` is {last} (counted from 0)"
+        )
+        yield message, ("unfreeze_at", "epochs"), f"leave it out, or train longer: `--epochs {late[-1] + 1}`"
+
+
+def _rates(now: Situation) -> Iterator[Complaint]:
+    if now.values["strategy"] == "layerwise" and now.values["stage_lr"] and now.typed("layer_decay"):
+        yield (
+            "`--stage-lr` and `--layer-decay` exclude each other: both say the rates of the stages",
+            ("stage_lr",),
+            None,
+        )
+
+
+def _probe(now: Situation) -> Iterator[Complaint]:
+    if now.values["strategy"] == "lp-ft" and now.values["probe_epochs"] >= now.values["epochs"]:
+        probe, epochs = now.values["probe_epochs"], now.values["epochs"]
+        message = f"`--probe-epochs {probe}` leaves no epoch of `--epochs {epochs}` for the rest"
+        yield message, ("probe_epochs", "epochs"), None
+
+
 def _warm_up(now: Situation) -> Iterator[Complaint]:
     # Defaults and recipes are made for long runs; training shortens them. What the user typed is not changed silently.
     if now.typed("warmup_epochs") and now.values["warmup_epochs"] >= now.values["epochs"] > 0:
@@ -296,5 +335,8 @@ _RULES: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("class_weights",), _weights),
     (("step_at",), _drops),
     (("warmup_epochs", "epochs"), _warm_up),
+    (("strategy", "unfreeze_at", "epochs"), _joining),
+    (("strategy", "stage_lr", "layer_decay"), _rates),
+    (("strategy", "probe_epochs", "epochs"), _probe),
 )
 """Each rule with the settings it looks at; it is asked only where a command has them all and each is valid."""

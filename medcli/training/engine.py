@@ -39,6 +39,7 @@ from medcli.training.optimisers import make_optimizer
 from medcli.training.plan import Plan
 from medcli.training.progress import TrainingProgress
 from medcli.training.schedules import Schedule
+from medcli.training.strategies import plan_tuning, render_tuning
 
 __all__ = ["Prepared", "Trained", "prepare", "train"]
 
@@ -112,12 +113,17 @@ def prepare(plan: Plan, *, progress: Callable[[str, int, int], None] | None = No
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device.type == "cpu")
     classifier.to(device).to(memory_format=torch.channels_last)
     ema = ema_of(classifier, plan)
-    optimizer = make_optimizer(classifier, settings, device)
+    steps = math.ceil(len(batches["train"]) / settings.accumulate)
+    tuning = None
+    if plan.strategy is not None:
+        tuning = plan_tuning(classifier, plan.strategy, settings, steps)
+        tuning.begin_epoch(classifier, 0)
+        notes += [*tuning.notes, f"strategy {tuning.strategy}:\n{render_tuning(tuning)}"]
+    optimizer = make_optimizer(classifier, settings, device, tuning)
     callable_ = torch.compile(classifier) if settings.compile else classifier
     forward, optimizer = accelerator.prepare(callable_, optimizer)
     train_samples = plan.data.splits["train"]
     weights = class_weights(settings.class_weights, plan.data.target, train_samples.labels)
-    steps = math.ceil(len(batches["train"]) / settings.accumulate)
     parts = Parts(
         accelerator=accelerator,
         classifier=classifier,
@@ -139,6 +145,7 @@ def prepare(plan: Plan, *, progress: Callable[[str, int, int], None] | None = No
         preprocessing=plan.preprocessing,
         settings=settings,
         describe=lambda cases: describe_cases(batches["train"].samples, cases),
+        tuning=tuning,
     )
     return Prepared(plan, parts, built, batches, device, precision, tuple(notes))
 
@@ -196,7 +203,7 @@ def freeze(classifier: Classifier, plan: Plan) -> None:
     settings = plan.training
     if settings.freeze_backbone:
         classifier.freeze_backbone()
-    elif settings.freeze_layers:
+    elif settings.freeze_layers and plan.strategy is None:
         classifier.freeze_stages(settings.freeze_layers)
     if settings.grad_checkpointing:
         enable = getattr(classifier.backbone, "set_grad_checkpointing", None)

@@ -26,6 +26,7 @@ from medcli.training.losses import Criterion
 from medcli.training.optimisers import set_rate
 from medcli.training.progress import TrainingProgress
 from medcli.training.schedules import Schedule
+from medcli.training.strategies import Tuning
 
 __all__ = ["Ema", "Journal", "Parts", "fit", "learn_window"]
 
@@ -54,6 +55,7 @@ class Parts:
         augment: changes images [B, C, S, S] in [0, 1] units, or None.
         preprocessing: for normalisation, after augmentation.
         settings: how to learn.
+        tuning: rates of single blocks and when they join in, or None.
         patients: describes cases by position, for error messages.
     """
 
@@ -69,6 +71,7 @@ class Parts:
     preprocessing: Preprocessing
     settings: TrainingSettings
     describe: Callable[[Sequence[int]], str]
+    tuning: Tuning | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -130,10 +133,14 @@ def learn_window(parts: Parts, window: Sequence[Batch], epoch: int) -> Tensor:
 
 def learn_epoch(parts: Parts, position: Position, interruption: Interruption, watch: TrainingProgress) -> Position:
     """Learn the rest of the epoch that `position` stands in; returns early, after a whole step, when interrupted."""
+    if parts.tuning is not None:
+        parts.tuning.begin_epoch(parts.classifier, position.epoch)
     parts.classifier.train()
     stream: Iterator[Batch] = parts.batches.epoch(position.epoch, start=position.batch)
     pending: tuple[Tensor, Sequence[Batch]] | None = None
     while window := tuple(islice(stream, parts.settings.accumulate)):
+        if parts.tuning is not None:
+            parts.tuning.set_peaks(parts.optimizer, position.epoch, position.steps)
         set_rate(parts.optimizer, parts.schedule.factor(position.steps, position.plateau.factor))
         loss = learn_window(parts, window, position.epoch)
         if parts.ema is not None:

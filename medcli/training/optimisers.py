@@ -9,8 +9,10 @@ from timm.optim import create_optimizer_v2
 
 from medcli.models.classifier import Classifier
 from medcli.settings.groups import TrainingSettings
+from medcli.training.strategies import Tuning
+from medcli.training.strategies import parameter_groups as tuned_groups
 
-__all__ = ["make_optimizer", "parameter_groups", "set_rate"]
+__all__ = ["make_optimizer", "parameter_groups", "set_rate", "undecayed"]
 
 
 def parameter_groups(classifier: Classifier, lr: float, weight_decay: float) -> list[dict[str, Any]]:
@@ -19,9 +21,8 @@ def parameter_groups(classifier: Classifier, lr: float, weight_decay: float) -> 
     Every group carries its own `peak_lr`, which schedules multiply.
     """
     named = {name: value for name, value in classifier.named_parameters() if value.requires_grad}
-    bare = set(getattr(classifier.backbone, "no_weight_decay", set)())
-    decayed = [n for n, p in named.items() if p.ndim > 1 and n.removeprefix("backbone.") not in bare]
-    plain = [n for n in named if n not in set(decayed)]
+    bare = undecayed(classifier)
+    decayed, plain = [n for n in named if n not in bare], [n for n in named if n in bare]
     return [
         {"params": [named[n] for n in names], "weight_decay": decay, "lr": lr, "peak_lr": lr, "names": names}
         for names, decay in ((decayed, weight_decay), (plain, 0.0))
@@ -29,9 +30,27 @@ def parameter_groups(classifier: Classifier, lr: float, weight_decay: float) -> 
     ]
 
 
-def make_optimizer(classifier: Classifier, settings: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
-    """The optimiser of the settings; fused kernels where torch has them, since the plain ones cost up to a tenth."""
-    groups = parameter_groups(classifier, settings.lr, settings.weight_decay)
+def undecayed(classifier: Classifier) -> frozenset[str]:
+    """Names of parameters that are never decayed: norms, biases, and what the network's authors name."""
+    own = set(getattr(classifier.backbone, "no_weight_decay", set)())
+    return frozenset(
+        name
+        for name, value in classifier.named_parameters()
+        if value.ndim <= 1 or name.removeprefix("backbone.") in own
+    )
+
+
+def make_optimizer(
+    classifier: Classifier, settings: TrainingSettings, device: torch.device, tuning: Tuning | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser of the settings; fused kernels where torch has them, since the plain ones cost up to a tenth.
+
+    With `tuning` every block has groups of its own.
+    """
+    if tuning is None:
+        groups = parameter_groups(classifier, settings.lr, settings.weight_decay)
+    else:
+        groups = tuned_groups(classifier, tuning, settings.weight_decay, undecayed(classifier))
     own = [{key: value for key, value in group.items() if key != "names"} for group in groups]
     extra: dict[str, Any] = {"fused": True} if device.type in {"cpu", "cuda"} else {}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(

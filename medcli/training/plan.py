@@ -12,7 +12,7 @@ from medcli.errors import UsageProblem
 from medcli.models.build import ModelSpec
 from medcli.models.preprocessing import plan_preprocessing
 from medcli.plugin import ArchitectureCard
-from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings, TrainingSettings
+from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings, StrategySettings, TrainingSettings
 from medcli.training.best import default_monitor
 from medcli.training.losses import LossName, choose_loss, head_kind
 
@@ -30,6 +30,7 @@ class Plan:
         loss: the loss, chosen to fit the target.
         monitor: the validation figure that chooses the best epoch.
         notes: sentences the user should read.
+        strategy: how a pretrained backbone is adapted; None for plain training.
     """
 
     data: DataSet
@@ -42,6 +43,7 @@ class Plan:
     training: TrainingSettings
     compute: ComputeSettings
     notes: tuple[str, ...] = ()
+    strategy: StrategySettings | None = None
 
 
 def plan_training(
@@ -54,6 +56,7 @@ def plan_training(
     model: ModelSettings,
     training: TrainingSettings,
     compute: ComputeSettings,
+    strategy: StrategySettings | None = None,
 ) -> Plan:
     """Decide what the settings leave to the card and the data.
 
@@ -96,7 +99,9 @@ def plan_training(
     notes = [*data.notes]
     if not (model.pretrained or model.weights or training.init_from):
         notes.append("weights: random (`--pretrained` or `--weights FILE` start from trained ones)")
-    return Plan(data, spec, preprocessing, loss, monitor, data_settings, model, training, compute, tuple(notes))
+    return Plan(
+        data, spec, preprocessing, loss, monitor, data_settings, model, training, compute, tuple(notes), strategy
+    )
 
 
 def refuse_mirrored_sides(data: DataSet, flip: str) -> None:

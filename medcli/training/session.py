@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import traceback
 from collections.abc import Callable, Mapping
@@ -38,6 +39,7 @@ from medcli.training.overfit import Overfit, overfit_batch
 from medcli.training.plots import draw_curves, draw_evaluation
 from medcli.training.progress import TrainingProgress
 from medcli.training.start import Start
+from medcli.training.strategies import tuning_to_json
 
 __all__ = ["Outcome", "Watch", "conduct", "finish", "rehearse", "try_one_batch"]
 
@@ -205,6 +207,9 @@ def _begin(start: Start, prepared: Prepared, run: RunDirectory, command: str) ->
     if start.run is None:
         write_config(run, start.resolved)
         write_data(run, record)
+        if prepared.parts.tuning is not None:
+            table = json.dumps(tuning_to_json(prepared.parts.tuning), indent=1)
+            replace_text(run.path / "groups.json", table + "\n")
         write_environment(run, plugins=[prepared.built.entry.origin], facts=_facts(prepared))
         status = Status("running", command, now(), now(), epochs=plan.training.epochs)
     else:
@@ -248,7 +253,7 @@ def _stopped(run: RunDirectory, began: Status, trained: Trained) -> Interrupted:
     return Interrupted(
         trained.signal,
         f"stopped in epoch {trained.position.epoch + 1}; everything is saved in `{run.path}`",
-        f"continue with `medcli train --resume {run.path}`",
+        f"continue with `medcli {began.command} --resume {run.path}`",
     )
 
 

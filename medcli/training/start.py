@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 from medcli.data.dataset import DataSet
 from medcli.data.load import load_data
 from medcli.data.record import compare_records, data_record
 from medcli.errors import UsageProblem
+from medcli.models.build import describe_model
 from medcli.registry.cards import parse_options, read_card
 from medcli.registry.discovery import Registry, discover, find
 from medcli.registry.recipes import recipe_source
 from medcli.runs.directory import RunDirectory, open_run
 from medcli.runs.records import read_config, read_data
 from medcli.runs.status import Status, read_status
+from medcli.settings.adaptation_groups import StrategyName, StrategySettings
+from medcli.settings.commands import COMMANDS
 from medcli.settings.fields import all_fields
 from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings, OutputSettings, TrainingSettings
-from medcli.settings.resolve import Resolved, resolve
+from medcli.settings.resolve import Resolved, resolve, survey
 from medcli.training.plan import Plan, plan_training
 
-__all__ = ["MAY_CHANGE", "Start", "continued", "fresh"]
+__all__ = ["MAY_CHANGE", "Finished", "Start", "adapted", "continued", "fresh"]
 
 MAY_CHANGE = frozenset(name for name, field in all_fields().items() if field.option.safe_on_resume)
 """Settings that a continued run may change: they decide where it runs and what is kept, not what is learnt."""
+
+OF_RUN = frozenset({"weights", "pretrained", "init_from", "arch_opt", "in_channels", "mean", "std", "fit"})
+"""What a run settles for those who adapt its weights."""
 
 SPEECH = frozenset(OutputSettings.__dataclass_fields__) | {"resume", "extend", "accept_data_change"}
 
@@ -48,6 +55,14 @@ class Start:
     data_changes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A run that has nothing left to do."""
+
+    run: RunDirectory
+    status: Status
+
+
 def fresh(command: str, architecture: str | None, given: Mapping[str, Any]) -> Start:
     """Plan a new training.
 
@@ -55,7 +70,8 @@ def fresh(command: str, architecture: str | None, given: Mapping[str, Any]) -> S
         UsageProblem: whatever is wrong with settings, architecture, options or data.
     """
     registry = discover()
-    resolved = resolve(command, given, architecture=architecture, recipe_for=recipe_source("train", registry))
+    strategy = _strategy(command, given, architecture)
+    resolved = resolve(command, given, architecture=architecture, recipe_for=recipe_source(strategy, registry))
     if resolved.architecture is None:
         raise UsageProblem(
             "no architecture was named",
@@ -65,8 +81,65 @@ def fresh(command: str, architecture: str | None, given: Mapping[str, Any]) -> S
     return Start(_plan(resolved, registry), resolved)
 
 
-def continued(architecture: str | None, given: Mapping[str, Any]) -> tuple[Start | None, RunDirectory, Status]:
-    """Plan the continuation of a run, or None when it has finished and is not to be extended.
+def _strategy(command: str, given: Mapping[str, Any], architecture: str | None) -> str:
+    """Which recipe of the card applies: asked before there is one, because a file may name the strategy."""
+    if "strategy" not in COMMANDS[command].fields:
+        return "lora" if command == "lora" else "train"
+    named = survey(command, given, architecture=architecture)[0].values["strategy"]
+    if named is None:
+        raise UsageProblem(
+            "no strategy was named",
+            where="--strategy",
+            hint=f"one of {', '.join(get_args(StrategyName))}; `--strategy lp-ft` suits most small sets",
+            code="no-strategy",
+        )
+    return str(named)
+
+
+def adapted(command: str, source: str | None, given: Mapping[str, Any]) -> Start:
+    """Plan the adaptation of a pretrained architecture, or of a run.
+
+    Weights come from the flags, from the run, or else are the card's default ones; never random.
+
+    Args:
+        command: `finetune` or `lora`.
+        source: architecture or run directory, as typed; None where a file names the architecture.
+        given: the flags that were typed.
+
+    Raises:
+        UsageProblem: whatever is wrong with settings, architecture, weights or data.
+    """
+    if source is not None and Path(source).is_dir():
+        fixed = {name: value for name, value in given.items() if name in OF_RUN}
+        if fixed:
+            flag = f"--{next(iter(fixed)).replace('_', '-')}"
+            raise UsageProblem(
+                f"`{flag}` is settled by the run `{source}`, whose weights were trained so",
+                where=flag,
+                hint=f"leave it out, or start from an architecture: `medcli {command} ARCH {flag} …`",
+                code="fixed-by-run",
+            )
+        spec, how = describe_model(open_run(source).model_file)
+        # Whole settings, so that the run says again what its weights were made for.
+        of_run = {
+            "init_from": source,
+            "arch_opt": tuple(f"{key}={value}" for key, value in spec.options.items()),
+            "head_norm": given.get("head_norm", spec.head_norm),
+            "image_size": given.get("image_size", how.image_size),
+            "in_channels": how.channels,
+            "mean": how.mean,
+            "std": how.std,
+            "fit": how.fit,
+        }
+        return fresh(command, spec.architecture, {**given, **of_run})
+    named = survey(command, given, architecture=source)[0].values
+    if not (named["weights"] or named["pretrained"] or named["init_from"]):
+        given = {**given, "pretrained": True}
+    return fresh(command, source, given)
+
+
+def continued(architecture: str | None, given: Mapping[str, Any]) -> Start | Finished:
+    """Plan the continuation of a run, or say that it has finished and is not to be extended.
 
     The run's own settings apply; files and variables do not leak in. Flags may only change what `MAY_CHANGE` lists.
 
@@ -81,13 +154,13 @@ def continued(architecture: str | None, given: Mapping[str, Any]) -> tuple[Start
         raise UsageProblem(
             f"`{run.path}` trains `{resolved.architecture}`, not `{architecture}`",
             where=str(run.config_file),
-            hint=f"leave the architecture out: `medcli train --resume {run.path}`",
+            hint=f"leave the architecture out: `medcli {status.command} --resume {run.path}`",
             code="other-architecture",
         )
     _refuse_changes(run, resolved, given)
     extend = int(given.get("extend") or 0)
     if status.state == "completed" and not extend:
-        return None, run, status
+        return Finished(run, status)
     values = {**resolved.values, **{name: given[name] for name in given if name in MAY_CHANGE}}
     resolved = replace(resolved, values=values)
     plan = _plan(resolved, registry)
@@ -99,7 +172,7 @@ def continued(architecture: str | None, given: Mapping[str, Any]) -> tuple[Start
             hint="put the data back, or go on with `--accept-data-change` (recorded in the run)",
             code="data-changed",
         )
-    return Start(plan, resolved, run, extend, changes), run, status
+    return Start(plan, resolved, run, extend, changes)
 
 
 def _plan(resolved: Resolved, registry: Registry) -> Plan:
@@ -115,6 +188,7 @@ def _plan(resolved: Resolved, registry: Registry) -> Plan:
         model=model,
         training=resolved.group(TrainingSettings),
         compute=resolved.group(ComputeSettings),
+        strategy=resolved.group(StrategySettings) if "strategy" in resolved.values else None,
     )
 
 
@@ -144,7 +218,7 @@ def _refuse_changes(run: RunDirectory, resolved: Resolved, given: Mapping[str, A
     raise UsageProblem(
         f"`--resume` continues a run with its own settings; these differ:\n{table}",
         where=f"{run.config_file} and the command line",
-        hint=f"leave them out (`medcli train --resume {run.path}`), or start from its weights: "
+        hint=f"leave them out (`medcli {resolved.command} --resume {run.path}`), or start from its weights: "
         f"`medcli train {resolved.architecture} --init-from {run.path} …`",
         code="resume-changes-settings",
     )

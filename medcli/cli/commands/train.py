@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from medcli.training.dry_run import DryRun
     from medcli.training.overfit import Overfit
     from medcli.training.session import Outcome
+    from medcli.training.start import Finished, Start
 
-__all__ = ["train"]
+__all__ = ["carry_out", "train"]
 
 
 def train(architecture: OptionalArchitecture, flags: Flags) -> ExitCode | None:
@@ -35,11 +36,23 @@ def train(architecture: OptionalArchitecture, flags: Flags) -> ExitCode | None:
             --label-column diagnosis --task ordinal
         medcli train --resume runs/20261121T101500Z-train-resnet18-1a2b
     """
-    from medcli.training.session import Watch, conduct, rehearse, try_one_batch
     from medcli.training.start import continued, fresh
 
-    settings = flags.output()
-    output = Output(settings, "train")
+    output = Output(flags.output(), "train")
+    if flags.given.get("resume"):
+        return carry_out(output, continued(architecture, flags.given))
+    return carry_out(output, fresh("train", architecture, flags.given))
+
+
+def carry_out(output: Output, start: Start | Finished) -> ExitCode | None:
+    """Train what was planned, or say that it has ended: the part that every command that trains has in common."""
+    from medcli.training.session import Watch, conduct, rehearse, try_one_batch
+    from medcli.training.start import Finished
+
+    if isinstance(start, Finished):
+        _finished(output, start.run, start.status)
+        return None
+    settings = output.settings
     counters: dict[str, Any] = {}
 
     def reading(split: str, done: int, total: int) -> None:
@@ -48,20 +61,13 @@ def train(architecture: OptionalArchitecture, flags: Flags) -> ExitCode | None:
         counters[split](done)
 
     watch = Watch(output.training_progress(), output.note, reading, output.confirm)
-    if flags.given.get("resume"):
-        start, run, status = continued(architecture, flags.given)
-        if start is None:
-            _finished(output, run, status)
-            return None
-    else:
-        start = fresh("train", architecture, flags.given)
     _say_settings(output, start.resolved)
     if settings.dry_run:
         _rehearsed(output, rehearse(start, watch))
         return None
     if start.plan.training.overfit_batch:
         return _one_batch(output, try_one_batch(start, watch))
-    outcome = conduct(start, watch, command="train", out=settings.out, overwrite=settings.overwrite)
+    outcome = conduct(start, watch, command=start.resolved.command, out=settings.out, overwrite=settings.overwrite)
     _trained(output, outcome)
     return None
 
@@ -114,7 +120,7 @@ def _finished(output: Output, run: RunDirectory, status: Status) -> None:
         identifier=str(run.path),
         run_dir=str(run.path),
     )
-    output.hint(f"`medcli train --resume {run.path} --extend 10` trains 10 epochs longer")
+    output.hint(f"`medcli {status.command} --resume {run.path} --extend 10` trains 10 epochs longer")
 
 
 def _rehearsed(output: Output, figures: DryRun) -> None:

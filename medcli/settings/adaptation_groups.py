@@ -1,0 +1,83 @@
+"""Settings of fine-tuning: which parameters learn, how fast, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from medcli.settings.option import STRATEGY, Option
+
+__all__ = ["StrategyName", "StrategySettings"]
+
+StrategyName = Literal["frozen", "layerwise", "gradual", "full", "lp-ft", "knn"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategySettings:
+    """How a pretrained backbone is adapted."""
+
+    strategy: Annotated[
+        StrategyName | None,
+        Option(
+            "`frozen`: the head alone, on features computed once; `layerwise`: every block at its own rate; `gradual`: "
+            "stages join in one after another; `full`: everything at once; `lp-ft`: the head to convergence, then "
+            "everything at a tenth; `knn`: no training, a sanity floor",
+            STRATEGY,
+        ),
+    ] = None
+    layer_decay: Annotated[
+        float,
+        Option(
+            "for `layerwise`: the rate of a block is that of the next one times this",
+            STRATEGY,
+            minimum=0,
+            maximum=1,
+            exclusive=True,
+            from_recipe=True,
+        ),
+    ] = 0.75
+    decay_by: Annotated[
+        Literal["block", "stage"],
+        Option("for `layerwise`: what that factor is applied to", STRATEGY, from_recipe=True),
+    ] = "block"
+    stage_lr: Annotated[
+        tuple[float, ...],
+        Option(
+            "for `layerwise`: rates of the stages, the last stage first; earlier ones have the last rate named",
+            STRATEGY,
+            "LR,…",
+            minimum=0,
+        ),
+    ] = ()
+    unfreeze_at: Annotated[
+        tuple[int, ...],
+        Option(
+            "for `gradual`: epochs, counted from 0, at which stages join in",
+            STRATEGY,
+            "E,…",
+            minimum=0,
+            from_recipe=True,
+        ),
+    ] = (1, 10, 20)
+    unfreeze_groups: Annotated[
+        int, Option("for `gradual`: stages that join in each time", STRATEGY, "N", minimum=1, from_recipe=True)
+    ] = 2
+    head_lr: Annotated[
+        float | None,
+        Option(
+            "peak learning rate of the head (default: that of the rest)",
+            STRATEGY,
+            minimum=0,
+            exclusive=True,
+            from_recipe=True,
+        ),
+    ] = None
+    probe_epochs: Annotated[
+        int,
+        Option(
+            "for `lp-ft`: train the head alone for N epochs at `--head-lr`, instead of to convergence",
+            STRATEGY,
+            "N",
+            minimum=0,
+        ),
+    ] = 0
