@@ -72,6 +72,19 @@ class StrategySettings:
             from_recipe=True,
         ),
     ] = None
+    feature_views: Annotated[
+        int | None,
+        Option(
+            "for `frozen`: augmented views of every image whose features are computed (default: the images as they "
+            "are, one pass)",
+            STRATEGY,
+            "N",
+            minimum=1,
+        ),
+    ] = None
+    nearest: Annotated[
+        int, Option("for `knn`: how many of the nearest training images vote", STRATEGY, "K", minimum=1)
+    ] = 11
     probe_epochs: Annotated[
         int,
         Option(

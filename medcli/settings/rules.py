@@ -9,7 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 from medcli.errors import MedcliError, UsageProblem
-from medcli.settings.fields import all_fields
+from medcli.settings.fields import all_fields, fields_of
+from medcli.settings.groups import TrainingSettings
 from medcli.settings.layers import Origin
 
 __all__ = ["Situation", "broken_rules"]
@@ -67,6 +68,8 @@ _NEEDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("unfreeze_at", "strategy", ("gradual",)),
     ("unfreeze_groups", "strategy", ("gradual",)),
     ("probe_epochs", "strategy", ("lp-ft",)),
+    ("feature_views", "strategy", ("frozen",)),
+    ("nearest", "strategy", ("knn",)),
     ("head_lr", "strategy", ("layerwise", "gradual", "full", "lp-ft")),
 )
 """A setting, the setting it depends on, and the values under which it acts."""
@@ -297,6 +300,39 @@ def _probe(now: Situation) -> Iterator[Complaint]:
         yield message, ("probe_epochs", "epochs"), None
 
 
+_LEARNT = ("resume", "extend", "init_from", "accept_data_change", "monitor")
+"""Settings of training that act without any training."""
+
+_INERT_PARTS: Mapping[str, tuple[str, ...]] = {
+    "frozen": ("drop_path", "freeze_layers", "grad_checkpointing"),
+    "knn": (
+        *(field.name for field in fields_of(TrainingSettings) if field.name not in _LEARNT),
+        *("dropout", "drop_path", "head_norm"),
+    ),
+}
+"""What a strategy leaves nothing to do for: `frozen` never learns in the backbone, `knn` never learns at all."""
+
+
+def _nothing_to_do(now: Situation) -> Iterator[Complaint]:
+    strategy = now.values["strategy"]
+    for setting in _INERT_PARTS.get(strategy, ()):
+        if setting not in now.values or not now.typed(setting):
+            continue
+        if now.origins["strategy"].rank <= now.origins[setting].rank:
+            why = "nothing is trained" if strategy == "knn" else "the backbone does not learn"
+            flag = all_fields()[setting].flag
+            yield f"`{flag}` does nothing with `--strategy {strategy}`: {why}", (setting,), "leave it out"
+
+
+def _views(now: Situation) -> Iterator[Complaint]:
+    if now.values["feature_views"] is not None and now.values["augment"] == now.values["flip"] == "none":
+        yield (
+            "`--feature-views` needs an augmentation: without one every view of an image is the same",
+            ("feature_views",),
+            "add `--augment light` or leave it out",
+        )
+
+
 def _warm_up(now: Situation) -> Iterator[Complaint]:
     # Defaults and recipes are made for long runs; training shortens them. What the user typed is not changed silently.
     if now.typed("warmup_epochs") and now.values["warmup_epochs"] >= now.values["epochs"] > 0:
@@ -338,5 +374,7 @@ _RULES: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("strategy", "unfreeze_at", "epochs"), _joining),
     (("strategy", "stage_lr", "layer_decay"), _rates),
     (("strategy", "probe_epochs", "epochs"), _probe),
+    (("strategy",), _nothing_to_do),
+    (("feature_views", "augment", "flip"), _views),
 )
 """Each rule with the settings it looks at; it is asked only where a command has them all and each is valid."""
