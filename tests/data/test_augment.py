@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from medcli.data import augment as module
 from medcli.data.augment import LEVELS, Augmentation, Flip, Level, Strength
+from medcli.data.augment import augmentation as module
+from medcli.data.augment import draws as streams_of
+from medcli.data.augment.draws import STREAMS, counters_of
+from medcli.data.augment.draws import uniform as uniform_numbers
 
 EVERY = [level for level in get_args(Level) if level != "none"]
 
@@ -29,12 +32,12 @@ def drawn(monkeypatch: pytest.MonkeyPatch, value: float, **streams: float) -> No
     """Every random number is `value` (0.5: nothing happens), but for the streams named."""
 
     def uniform(counters: Any) -> Any:
-        draws = torch.full((len(counters), module.STREAMS), value).numpy()
+        draws = torch.full((len(counters), STREAMS), value).numpy()
         for name, number in streams.items():
-            draws[:, getattr(module, name)] = number
+            draws[:, getattr(streams_of, name)] = number
         return draws
 
-    monkeypatch.setattr(module, "_uniform", uniform)
+    monkeypatch.setattr(module, "uniform", uniform)
 
 
 def test_none_does_nothing() -> None:
@@ -165,7 +168,7 @@ def test_erasing_covers_rectangles_as_often_and_as_large_as_said(monkeypatch: py
 
 
 def test_uniform_numbers_are_uniform() -> None:
-    draws = torch.from_numpy(module._uniform(module._counters(0, 0, torch.arange(4000))))
+    draws = torch.from_numpy(uniform_numbers(counters_of(0, 0, torch.arange(4000))))
     assert draws.min() >= 0
     assert draws.max() < 1
     assert (draws.mean(dim=0) - 0.5).abs().max() < 0.025
