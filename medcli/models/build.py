@@ -17,6 +17,7 @@ from torch import nn
 from medcli.data.dataset import Preprocessing
 from medcli.errors import MedcliError, RunFailure, UsageProblem, nearest
 from medcli.models.classifier import Classifier
+from medcli.models.nearest import NearestHead
 from medcli.models.provenance import check_package, made_by
 from medcli.models.spec import ModelSpec, preprocessing_from_json, preprocessing_to_json, spec_from_json, spec_to_json
 from medcli.models.tensor_file import write_tensors
@@ -231,6 +232,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> LoadedMo
     caution = check_package(spec.architecture, package, str(path))
     with torch.random.fork_rng(devices=[]):
         classifier = build_classifier(spec).classifier
+    if isinstance(classifier.medcli_head, NearestHead) and "medcli_head.stored" in tensors:
+        classifier.medcli_head.make_room(tensors["medcli_head.stored"].shape[:1].numel())
     expected = classifier.state_dict()
     wrong = [
         name

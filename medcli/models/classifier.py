@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import nn
@@ -12,7 +13,12 @@ from torch import nn
 from medcli.data.target import Target
 from medcli.errors import UsageProblem
 from medcli.models.heads import Head, HeadKind, decode
+from medcli.models.nearest import NearestHead
 from medcli.plugin import LayerGroup
+
+if TYPE_CHECKING:
+    from medcli.models.base import Origin
+    from medcli.models.lora import Adapters, Variant
 
 __all__ = ["Classifier", "ParameterCounts"]
 
@@ -33,7 +39,7 @@ class Classifier(nn.Module):
     Args:
         backbone: images -> features [B, feature_dim]; see `medcli.plugin.Backbone`.
         target: what is predicted.
-        head_kind: `linear`, `corn` or `coral`.
+        head_kind: `linear`, `corn`, `coral`, or `knn` for one that compares with stored cases.
         dropout: before the last linear layer.
         head_norm: whether a LayerNorm comes before that.
 
@@ -59,8 +65,15 @@ class Classifier(nn.Module):
         self.target = target
         self.head_kind: HeadKind = head_kind
         self.feature_dim = int(backbone.feature_dim)  # type: ignore[arg-type]
-        self.medcli_head = Head(self.feature_dim, target, head_kind, dropout=dropout, norm=head_norm)
+        # Typed as the head that learns: what looks inside one has no business with neighbours.
+        self.medcli_head: Head = (
+            NearestHead(self.feature_dim, target)  # type: ignore[assignment]
+            if head_kind == "knn"
+            else Head(self.feature_dim, target, head_kind, dropout=dropout, norm=head_norm)
+        )
         self._frozen: frozenset[int] = frozenset()
+        self.origin: Origin | None = None
+        self.adapters: Adapters | None = None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """[B, C, H, W] -> [B, K], [B, L], [B, O, Kmax] or, for corn and coral, [B, K-1]."""
@@ -189,9 +202,126 @@ class Classifier(nn.Module):
         trainable = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
         return ParameterCounts(total, trainable, total - head, head)
 
+    def add_adapter(
+        self,
+        name: str = "default",
+        *,
+        rank: int = 8,
+        alpha: float | None = None,
+        dropout: float = 0.0,
+        targets: str | None = None,
+        variant: Variant = "lora",
+    ) -> None:
+        """Put a fresh low-rank adapter into the backbone; it and the head learn, the base stays as it is.
+
+        Args:
+            name: how `set_adapter` calls it.
+            rank: r of its factors.
+            alpha: their product is scaled by alpha / r; None for 4 r.
+            dropout: before the factors.
+            targets: `qkv`, `attn`, `mlp`, `conv`, `all-linear`, or a pattern of module names; None for `qkv` where the
+                network attends and `conv` where it is convolutional.
+            variant: `lora`, `dora`, `rslora` or `pissa`.
+
+        Raises:
+            UsageProblem: nothing to adapt, a rank that does not fit, adapters that would never learn.
+
+        Examples:
+            >>> from medcli import build
+            >>> model = build("vit_tiny_patch16_224", num_classes=5, head_norm=True, dropout=0.3)
+            >>> model.add_adapter(rank=8, alpha=32, dropout=0.1)
+            >>> counts = model.parameter_counts()
+            >>> f"{counts.trainable:,} of {counts.total:,} learn"
+            '75,077 of 5,600,741 learn'
+        """
+        from medcli.models.adapter_file import add_adapter
+        from medcli.models.lora import LoraOptions
+
+        add_adapter(self, LoraOptions(rank, alpha, dropout, targets, variant), name=name)
+
+    def load_adapter(self, path: str | Path, name: str = "default") -> None:
+        """Load a stored adapter and its head, and make it the active one; one of that name is replaced.
+
+        Args:
+            path: a run of `medcli lora`, or a folder in PEFT's layout.
+            name: how `set_adapter` calls it.
+
+        Raises:
+            UsageProblem: trained on another base, damaged, or made for another network.
+        """
+        from medcli.models.adapter_file import load_adapter
+
+        load_adapter(self, Path(path), name)
+
+    def set_adapter(self, name: str) -> None:
+        """Make another loaded adapter the active one, with its head.
+
+        Raises:
+            UsageProblem: none of that name was loaded.
+        """
+        self._adapted().switch(self, name)
+
+    def save_adapter(self, path: str | Path) -> None:
+        """Write the active adapter and its head into a folder, in PEFT's layout, with the identity of its base.
+
+        Raises:
+            UsageProblem: there is no adapter.
+            RunFailure: the folder cannot be written.
+
+        Examples:
+            >>> import tempfile
+            >>> from medcli import build
+            >>> model = build("vit_tiny_patch16_224", num_classes=5, seed=0)
+            >>> model.add_adapter(rank=8)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     model.save_adapter(f"{folder}/aptos")
+            ...     model.load_adapter(f"{folder}/aptos", "messidor")
+            >>> model.set_adapter("default")
+        """
+        from medcli.models.adapter_file import save_adapter
+
+        save_adapter(self, Path(path))
+
+    def merge(self) -> float:
+        """Add the active adapter to the base weights; afterwards this is an ordinary classifier, as fast as before.
+
+        Returns:
+            the largest difference that this makes to an output for random images.
+
+        Raises:
+            UsageProblem: there is no adapter.
+            RunFailure: the difference is above 1e-5; nothing was changed.
+
+        Examples:
+            >>> from medcli import build
+            >>> model = build("vit_tiny_patch16_224", num_classes=5)
+            >>> model.add_adapter(rank=8)
+            >>> model.merge() <= 1e-5
+            True
+        """
+        from medcli.models.lora_checks import sample_images
+
+        difference = self._adapted().merge(self, sample_images(self.origin, self))
+        self.adapters = None
+        return difference
+
+    def _adapted(self) -> Adapters:
+        if self.adapters is None:
+            raise UsageProblem(
+                "this classifier has no adapter", code="no-adapter", hint="`add_adapter` or `load_adapter` first"
+            )
+        return self.adapters
+
     def train(self, mode: bool = True) -> Self:
-        """Training mode, except for the frozen blocks: these stay in eval, so that their buffers never change."""
+        """Training mode, except for the frozen blocks: these stay in eval, so that their buffers never change.
+
+        Beside adapters no batch statistics are gathered, because an adapter does not store them.
+        """
         super().train(mode)
+        if mode and self.adapters is not None:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         if mode and self._frozen:
             groups = self._backbone_groups()
             modules = dict(self.backbone.named_modules())
@@ -211,4 +341,5 @@ class Classifier(nn.Module):
         self.train(self.training)
 
     def _backbone_groups(self) -> tuple[LayerGroup, ...]:
-        return tuple(self.backbone.layer_groups())  # type: ignore[operator]
+        groups = tuple(self.backbone.layer_groups())  # type: ignore[operator]
+        return groups if self.adapters is None else self.adapters.regroup(groups)

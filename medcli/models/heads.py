@@ -16,7 +16,7 @@ from medcli.errors import UsageProblem
 
 __all__ = ["HEAD_KINDS", "Head", "HeadKind", "decode"]
 
-HeadKind = Literal["linear", "corn", "coral"]
+HeadKind = Literal["linear", "corn", "coral", "knn"]
 HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
 
 _INITIAL_STD = 0.01
@@ -42,7 +42,7 @@ class Head(nn.Module):
         self, feature_dim: int, target: Target, kind: HeadKind = "linear", *, dropout: float = 0.0, norm: bool = False
     ) -> None:
         super().__init__()
-        if kind not in HEAD_KINDS:
+        if kind not in HEAD_KINDS or kind == "knn":  # neighbours have a head of their own
             raise UsageProblem(f"`{kind}` is not a kind of head: {', '.join(HEAD_KINDS)}", code="bad-head")
         if kind != "linear" and target.task != "ordinal":
             raise UsageProblem(f"`{kind}` needs ordered classes; the target is {target.task}", code="bad-head")
@@ -104,13 +104,13 @@ def _padded(raw: torch.Tensor, counts: tuple[int, ...]) -> torch.Tensor:
 def decode(raw: torch.Tensor, target: Target, kind: HeadKind = "linear") -> torch.Tensor:
     """Raw outputs of a head -> the logits that are stored, float32, shape [B, *target.logits_shape].
 
-    A linear head's outputs are logits already. Ordinal heads become log class probabilities, in log space throughout:
+    The outputs of a linear head, and of neighbours, are logits already. Ordinal heads become log class probabilities, in log space throughout:
     corn chains P(y > k | y > k-1) = sigmoid(raw_k), so that log P(y = k) is sum_{j<k} log sigmoid(raw_j) plus
     log sigmoid(-raw_k); coral has P(y > k) = sigmoid(raw_k), whose differences factor as
     sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)).
     """
     raw = raw.float()
-    if kind == "linear":
+    if kind in {"linear", "knn"}:
         return raw
     if raw.shape[-1] != target.num_classes - 1:
         raise UsageProblem(

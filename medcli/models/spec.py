@@ -32,7 +32,7 @@ class ModelSpec:
         drop_path: stochastic depth.
         dropout: before the last linear layer.
         head_norm: whether a LayerNorm comes before that.
-        head_kind: `linear`, `corn` or `coral`.
+        head_kind: `linear`, `corn`, `coral` or `knn`.
         target: what is predicted.
     """
 
