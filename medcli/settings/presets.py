@@ -24,12 +24,14 @@ class Preset:
         summary: half a sentence for the list.
         source: where its values come from.
         settings: field name -> value.
+        commands: the commands it is for.
     """
 
     name: str
     summary: str
     source: str
     settings: Mapping[str, Any]
+    commands: tuple[str, ...]
 
 
 @cache
@@ -37,7 +39,13 @@ def presets() -> Mapping[str, Preset]:
     """Every preset by name, in the order of the file."""
     document = read_toml(Path(__file__).with_name("presets.toml"))
     return {
-        name: Preset(name, table["summary"], table["source"], table["settings"])
+        name: Preset(
+            name,
+            table["summary"],
+            table["source"],
+            table["settings"],
+            tuple(table.get("commands", ("train", "finetune"))),
+        )
         for name, table in document.values.items()
     }
 
@@ -51,7 +59,12 @@ def find_preset(name: str) -> Preset:
     return presets()[name]
 
 
-def preset_layer(name: str) -> Layer:
-    """The values of a preset. Raises `UsageProblem` for an unknown name."""
+def preset_layer(name: str, command: str) -> Layer:
+    """The values of a preset for a command. Raises `UsageProblem` for an unknown name, or one of another command."""
     preset = find_preset(name)
+    if command not in preset.commands:
+        others = " or ".join(f"`medcli {one} … --preset {name}`" for one in preset.commands)
+        raise UsageProblem(
+            f"the preset `{name}` is not for `{command}`", where="`--preset`", hint=others, code="other-command"
+        )
     return Layer("preset", preset.settings, dict.fromkeys(preset.settings, name))

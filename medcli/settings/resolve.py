@@ -160,7 +160,7 @@ def _read_sources(
     above = sum(file.layer.name != "config file" for file in files)
     if given.get("preset"):
         try:
-            preset = preset_layer(given["preset"])
+            preset = preset_layer(given["preset"], settings.name)
         except UsageProblem as problem:
             problems.append(problem)
         else:
@@ -235,7 +235,7 @@ def _merge(
     invalid: set[str] = set()
     clean: list[Layer] = []
     for layer in sources.layers:
-        wrong = check_layer(layer)
+        wrong = check_layer(layer, settings.fields)
         problems += wrong.values()
         invalid |= wrong.keys()
         foreign = frozenset(layer.values) - frozenset(settings.fields)

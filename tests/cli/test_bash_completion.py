@@ -97,7 +97,7 @@ def press_tab(line: str, program: Path, place: Path, expected: str) -> str:
     ("words", "expected"),
     [
         (["medcli", "tr"], ["train"]),
-        (["medcli", "models", ""], ["list", "show"]),
+        (["medcli", "models", ""], ["fetch", "list", "recommend", "show", "verify"]),
         (["medcli", "models", "show", "resnet1"], ["resnet18", "resnet101", "resnet152"]),
         (["medcli", "models", "show", "timm/resnet10t"], ["timm/resnet10t"]),
         (["medcli", "models", "list", "--fam"], ["--family"]),

@@ -20,9 +20,35 @@ def test_every_preset_resolves_and_names_its_source(name: str, tmp_path: Path) -
     assert preset.summary
     assert preset.source
     assert set(preset.settings) <= set(all_fields())
-    assert not check_layer(preset_layer(name))
-    resolved = resolve("train", {"preset": name}, environ={"HOME": "/nowhere"}, cwd=tmp_path)
-    assert {origin.layer for key, origin in resolved.origins.items() if key in preset.settings} == {"preset"}
+    for command in preset.commands:
+        assert not check_layer(preset_layer(name, command))
+        resolved = resolve(command, {"preset": name}, environ={"HOME": "/nowhere"}, cwd=tmp_path)
+        assert set(preset.settings) <= set(resolved.values), "a preset must not hold what its command would drop"
+        assert {resolved.origins[key].layer for key in preset.settings} == {"preset"}
+
+
+def test_a_preset_of_another_command_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match="is not for `train`") as raised:
+        resolve("train", {"preset": "medmnist-gradual"}, environ={"HOME": "/nowhere"}, cwd=tmp_path)
+    assert raised.value.hint == "`medcli finetune … --preset medmnist-gradual`"
+
+
+def test_the_ladder_of_the_four_strategies(tmp_path: Path) -> None:
+    found = {
+        name: resolve("finetune", {"preset": f"medmnist-{name}"}, environ={"HOME": "/nowhere"}, cwd=tmp_path).values
+        for name in ("frozen", "layerwise", "gradual", "full")
+    }
+    assert (found["frozen"]["optimizer"], found["frozen"]["lr"]) == ("adam", 0.01)
+    assert (found["layerwise"]["stage_lr"], found["layerwise"]["head_lr"]) == ((1e-4, 1e-5, 1e-6, 1e-6), 1e-3)
+    assert (found["gradual"]["unfreeze_at"], found["gradual"]["unfreeze_groups"]) == ((1, 10, 20), 2)
+    assert (found["full"]["optimizer"], found["full"]["lr"]) == ("adamw", 1e-4)
+    assert all(values["strategy"] == name for name, values in found.items())
+
+
+def test_the_two_stages_of_the_retina_project(tmp_path: Path) -> None:
+    values = resolve("finetune", {"preset": "dr-two-stage"}, environ={"HOME": "/nowhere"}, cwd=tmp_path).values
+    assert (values["strategy"], values["probe_epochs"], values["head_lr"]) == ("lp-ft", 5, 1e-3)
+    assert (values["lr"], values["epochs"], values["dropout"]) == (1e-4, 25, 0.3)
 
 
 def test_the_official_medmnist_recipe(tmp_path: Path) -> None:

@@ -157,7 +157,12 @@ def list_presets(flags: Flags) -> None:
 
     output = Output(flags.output(), "config presets")
     result = {
-        name: {"summary": preset.summary, "source": preset.source, "settings": preset.settings}
+        name: {
+            "summary": preset.summary,
+            "source": preset.source,
+            "commands": preset.commands,
+            "settings": preset.settings,
+        }
         for name, preset in presets().items()
     }
     output.answer(result, _presets_text, identifier="\n".join(result))
@@ -208,7 +213,11 @@ def _presets_text() -> str:
 
     blocks = []
     for preset in presets().values():
-        lines = [f"{preset.name}: {preset.summary}", f"  source: {preset.source}"]
+        lines = [
+            f"{preset.name}: {preset.summary}",
+            f"  for: {', '.join(preset.commands)}",
+            f"  source: {preset.source}",
+        ]
         lines += [f"  {name} = {value_text(value)}" for name, value in preset.settings.items()]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
