@@ -20,6 +20,8 @@ class ExitCode(IntEnum):
     USAGE = 2
     PARTIAL = 3
     LIMIT = 4
+    # Between the processes of one training; the one that started them reports what the others died of.
+    LOST = 75
     INTERRUPTED = 130
     TERMINATED = 143
 

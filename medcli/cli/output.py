@@ -10,11 +10,13 @@ the answer is its identifier.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 from medcli.errors import ExitCode, UsageProblem
@@ -99,6 +101,11 @@ class Output:
         self.stdout = sys.stdout if stdout is None else stdout
         self.stderr = sys.stderr if stderr is None else stderr
         self.warnings: list[str] = []
+
+    def muted(self) -> Output:
+        """The same for a process that works beside the one that speaks: it says nothing."""
+        nowhere = io.StringIO()
+        return Output(replace(self.settings, quiet=True), self.command, stdout=nowhere, stderr=nowhere)
 
     def answer(
         self,

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -31,6 +31,7 @@ from medcli.data.cache import (
 )
 from medcli.data.dataset import ImageSource, Preprocessing, Samples
 from medcli.data.reading import Progress, verify
+from medcli.data.shares import Share
 from medcli.data.storage import DiskStorage, Failure, Layout, Storage, probe_layout
 from medcli.data.stream import Stream, UnreadableImages
 from medcli.data.subset import SelectedImages, take
@@ -55,11 +56,19 @@ class Batch:
             three times (a view: do not write into it).
         labels: [B, ...] as in `Target`.
         index: int64 [B], positions in `Batches.samples`, on the CPU.
+        own: where several processes share the batch, positions in it of the images that this one holds (labels and
+            index are then still those of the whole batch); None where it holds them all.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
+    own: Tensor | None = None
+
+    @property
+    def held(self) -> Tensor:
+        """Positions in `Batches.samples` of the images in this process."""
+        return self.index if self.own is None else self.index[self.own]
 
 
 class Batches:
@@ -96,7 +105,7 @@ class Batches:
             samples,
             skipped,
         )
-        self._source, self._count = source, len(samples)
+        self._source, self._count, self._share = source, len(samples), Share()
         self._labels = torch.from_numpy(np.ascontiguousarray(samples.labels))
         self._channels, self._device = channels, device
         self._batch_size, self._seed, self._shuffle, self._drop_last = batch_size, seed, shuffle, drop_last
@@ -113,24 +122,42 @@ class Batches:
         """Images per epoch."""
         return min(self._count, len(self) * self._batch_size)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches `start`, `start` + 1, ... of this epoch.
+    def epoch(self, epoch: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """The batches `start`, `start` + 1, ... of this epoch, up to the last one or to that before `stop`.
 
         Raises:
             RunFailure: an image that could be read before can no longer be read.
         """
         plan = self.rows(epoch, start)
-        for chosen, planes in zip(plan, self._planes(plan), strict=True):
-            yield self._batch(chosen, planes)
+        if stop is not None:
+            plan = plan[: stop - start]
+        if self._share.of == 1:
+            for chosen, planes in zip(plan, self._planes(plan), strict=True):
+                yield self._batch(chosen, planes)
+            return
+        own = [self._share.own(len(chosen), self._batch_size) for chosen in plan]
+        mine = [chosen[places] for chosen, places in zip(plan, own, strict=True)]
+        for chosen, places, planes in zip(plan, own, self._planes(mine), strict=True):
+            yield replace(self._batch(chosen, planes), own=torch.from_numpy(places))
 
     def rows(self, epoch: int, start: int = 0) -> list[Rows]:
         """Which cases make up the batches `start`, `start` + 1, ... of this epoch; nothing is read."""
         rows = epoch_order(self._count, self._seed, epoch) if self._shuffle else np.arange(self._count)
         return [rows[at * self._batch_size : (at + 1) * self._batch_size] for at in range(start, len(self))]
 
+    def shared(self, share: Share) -> Batches:
+        """The same batches, of whose images this process reads its share alone."""
+        part = copy.copy(self)
+        part._share = share
+        return part
+
+    def own(self, rows: Rows) -> Tensor | None:
+        """Positions in a batch of these cases that this process holds, or None where it holds them all."""
+        return None if self._share.of == 1 else torch.from_numpy(self._share.own(len(rows), self._batch_size))
+
     def in_order(self) -> Batches:
-        """The same images from the same place, every one of them once, in the order of the samples."""
-        ordered = copy.copy(self)
+        """The same images from the same place, every one of them once and in this process, as the samples stand."""
+        ordered = self.shared(Share())
         ordered._shuffle = ordered._drop_last = False
         return ordered
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from medcli.data.dataset import Preprocessing
 from medcli.errors import MedcliError, RunFailure, UsageProblem, nearest
+from medcli.models.base import Origin
 from medcli.models.classifier import Classifier
 from medcli.models.nearest import NearestHead
 from medcli.models.provenance import check_package, made_by
@@ -26,6 +27,7 @@ from medcli.plugin import Backbone
 
 if TYPE_CHECKING:
     from medcli.registry.discovery import Entry
+    from medcli.runs.directory import RunDirectory
 
 __all__ = [
     "SCHEMA",
@@ -35,7 +37,9 @@ __all__ = [
     "build_classifier",
     "build_outline",
     "describe_model",
+    "describe_run",
     "load_model",
+    "load_run",
     "save_model",
 ]
 
@@ -101,7 +105,7 @@ def build_classifier(
 
     entry = find(discover(), spec.architecture)
     factory = load_factory(entry)
-    asked = weights is not None
+    asked, named = weights is not None, weights
     card = read_card(entry) if pretrained or weights else None
     weights = factory_weights(entry.name, card, weights, pretrained)
     _check_options(entry.name, factory, spec.options)
@@ -137,8 +141,30 @@ def build_classifier(
         classifier = Classifier(
             backbone, spec.target, head_kind=spec.head_kind, dropout=spec.dropout, head_norm=spec.head_norm
         )
-    report = getattr(backbone, "load_report", None)
-    return Built(classifier, report if isinstance(report, LoadReport) else None, entry)
+    found = getattr(backbone, "load_report", None)
+    report = found if isinstance(found, LoadReport) else None
+    classifier.origin = _origin(
+        spec, named or (card.default_weights if card else ""), weights, report, pretrained=pretrained, seed=seed
+    )
+    return Built(classifier, report, entry)
+
+
+def _origin(
+    spec: ModelSpec,
+    named: str,
+    weights: str | None,
+    report: LoadReport | None,
+    *,
+    pretrained: bool,
+    seed: int | None,
+) -> Origin:
+    """How the backbone came to its weights; `named` by the user, `weights` as the factory was given them."""
+    if not (weights or pretrained):
+        return Origin(spec, seed=seed)
+    files = (Path(name) for name in (weights, report.source if report else None) if name)
+    file = next((path for path in files if path.exists()), None)
+    adapted = (*report.resized, *report.converted) if report else ()
+    return Origin(spec, "file" if file else "tag", named, file, seed, adapted)
 
 
 def build_outline(spec: ModelSpec) -> Classifier:
@@ -191,6 +217,8 @@ def save_model(
     spec: ModelSpec,
     preprocessing: Preprocessing,
     extra: Mapping[str, Any] | None = None,
+    *,
+    state: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write one safetensors file, all at once or not at all.
 
@@ -200,6 +228,7 @@ def save_model(
         spec: how it was made.
         preprocessing: what its images go through.
         extra: further facts, plain JSON.
+        state: its tensors, where they do not all lie in this process.
 
     Raises:
         RunFailure: the file cannot be written.
@@ -215,7 +244,7 @@ def save_model(
     # Copies: safetensors refuses memory that two names share, and stores channels-first tensors only.
     tensors = {
         name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
-        for name, tensor in classifier.state_dict().items()
+        for name, tensor in (classifier.state_dict() if state is None else state).items()
     }
     write_tensors(path, tensors, {_KEY: json.dumps(document, allow_nan=False, sort_keys=True)})
 
@@ -249,8 +278,45 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> LoadedMo
             hint="install the versions that the run's `environment.json` names",
         )
     classifier.load_state_dict(tensors)
+    classifier.origin = Origin(spec, "run", str(path), path)
     classifier.to(device).eval()
     return LoadedModel(classifier, spec, preprocessing, extra, caution)
+
+
+def load_run(run: RunDirectory, device: str | torch.device = "cpu", *, weights: str | None = None) -> LoadedModel:
+    """The model of a run of either kind: a whole network, or an adapter on a base that is found and compared.
+
+    Args:
+        run: the run.
+        device: where its weights go.
+        weights: the base of an adapter, where it is no longer where it was.
+
+    Raises:
+        UsageProblem: as `load_model`; for an adapter, no base or another one; `weights` for a whole network.
+    """
+    if (run.path / "adapter").is_dir():
+        from medcli.models.adapted import load_adapted
+
+        return load_adapted(run.path, device, weights=weights)
+    if weights is not None:
+        raise UsageProblem(
+            f"`--weights` names the base of an adapter, and `{run.path}` is a whole model",
+            where="--weights",
+            hint="leave it out",
+            code="fixed-by-run",
+        )
+    return load_model(run.model_file, device)
+
+
+def describe_run(run: RunDirectory) -> tuple[ModelSpec, Preprocessing]:
+    """How the model of a run was made, no tensor read. Raises as `load_run`."""
+    if (run.path / "adapter").is_dir():
+        from medcli.models.adapter_file import describe_adapter
+
+        about = describe_adapter(run.path)
+        if about.preprocessing is not None:
+            return about.spec, about.preprocessing
+    return describe_model(run.model_file)
 
 
 def describe_model(path: str | Path) -> tuple[ModelSpec, Preprocessing]:

@@ -20,6 +20,7 @@ from medcli.settings.command_groups import (
     NewPluginSettings,
     PluginSettings,
     RecommendSettings,
+    SearchSettings,
     SynthSettings,
 )
 from medcli.settings.option import COMPUTE, DATA, LEARN, MODEL, OUTPUT, REGULARISE, RUN, Option
@@ -39,6 +40,7 @@ __all__ = [
     "OutputSettings",
     "PluginSettings",
     "RecommendSettings",
+    "SearchSettings",
     "StrategySettings",
     "SynthSettings",
     "TrainingSettings",
@@ -241,6 +243,20 @@ class TrainingSettings:
         bool, Option("recompute activations in the backward pass: less memory, more time", COMPUTE)
     ] = False
     compile: Annotated[bool, Option("compile the network with torch.compile", COMPUTE)] = False
+    processes: Annotated[
+        int,
+        Option(
+            "processes that share every batch, one for each GPU (or on CPU cores); results mean the same",
+            COMPUTE,
+            "N",
+            minimum=1,
+            safe_on_resume=True,
+        ),
+    ] = 1
+    log_with: Annotated[
+        tuple[str, ...],
+        Option("also send figures to tensorboard, wandb, mlflow, trackio", RUN, "NAME,…", safe_on_resume=True),
+    ] = ()
     checkpoint_every: Annotated[int, Option("epochs between checkpoints", RUN, "N", minimum=1, safe_on_resume=True)] = 1
     resume: Annotated[
         str | None,
@@ -289,7 +305,9 @@ class ComputeSettings:
         Literal["auto", "fp32", "bf16", "fp16"],
         Option("number format (auto: bf16 or fp16 on a GPU, fp32 on a CPU)", COMPUTE),
     ] = "auto"
-    batch_size: Annotated[int, Option("images per batch", COMPUTE, minimum=1, from_recipe=True)] = 32
+    batch_size: Annotated[
+        int, Option("images per batch, of all processes together", COMPUTE, minimum=1, from_recipe=True)
+    ] = 32
     workers: Annotated[
         int | None,
         Option("processes that decode images (default: by number of cores)", COMPUTE, minimum=0, safe_on_resume=True),

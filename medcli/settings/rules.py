@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from medcli.errors import MedcliError, UsageProblem
+from medcli.errors import MedcliError, UsageProblem, nearest
 from medcli.settings.fields import all_fields, fields_of
 from medcli.settings.groups import TrainingSettings
 from medcli.settings.layers import Origin
@@ -87,6 +87,8 @@ def _inert(setting: str, needed: str, values: tuple[Any, ...]) -> Check:
 
     return check
 
+
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 
 _EXCLUSIVE = (
     ("freeze_backbone", "freeze_layers", "the first already keeps every stage as it is"),
@@ -342,6 +344,14 @@ def _warm_up(now: Situation) -> Iterator[Complaint]:
         yield message, ("warmup_epochs", "epochs"), None
 
 
+def _trackers(now: Situation) -> Iterator[Complaint]:
+    for name in now.values["log_with"]:
+        if name not in TRACKERS:
+            close = nearest(name, TRACKERS, 1)
+            hint = f"--log-with {close[0]}" if close else f"one of {', '.join(f'`{one}`' for one in TRACKERS)}"
+            yield f"`--log-with {name}`: there is no such tracker", ("log_with",), hint
+
+
 def _numbers(text: str) -> list[float] | None:
     try:
         numbers = [float(piece) for piece in text.split(",")]
@@ -371,6 +381,7 @@ _RULES: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("class_weights",), _weights),
     (("step_at",), _drops),
     (("warmup_epochs", "epochs"), _warm_up),
+    (("log_with",), _trackers),
     (("strategy", "unfreeze_at", "epochs"), _joining),
     (("strategy", "stage_lr", "layer_decay"), _rates),
     (("strategy", "probe_epochs", "epochs"), _probe),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from medcli.errors import UsageProblem
 from medcli.models.tensor_file import write_tensors
 from medcli.training.best import Best
 from medcli.training.schedules import Plateau
+from medcli.training.team import Team, is_spread, spread, spread_like, unspread
 
 __all__ = ["Position", "load_checkpoint", "restore", "save_checkpoint"]
 
@@ -68,11 +70,12 @@ def conditions(optimizer: torch.optim.Optimizer, device: torch.device) -> dict[s
         "threads": torch.get_num_threads(),
         "device": device.type,
         "fused": bool(optimizer.defaults.get("fused")),
+        "processes": dist.get_world_size() if dist.is_initialized() else 1,
     }
 
 
 def save_checkpoint(
-    path: Path,
+    path: Path | None,
     *,
     position: Position,
     model: nn.Module,
@@ -80,8 +83,13 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scaler: Mapping[str, Any],
     device: torch.device,
+    randomness: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the checkpoint, replacing the last one only when the new one is complete.
+
+    Args:
+        path: the file; None where another process of the same training writes it.
+        randomness: states of random generators by name; of this process where not given.
 
     Raises:
         RunFailure: no space, no permission.
@@ -97,9 +105,7 @@ def save_checkpoint(
                 tensors[f"optimizer/{index}/{key}"] = value
             else:
                 scalars.setdefault(str(index), {})[key] = value
-    tensors["rng/cpu"] = torch.get_rng_state()
-    if device.type == "cuda":
-        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
+    tensors |= Team().randomness(device) if randomness is None else randomness
     metadata = {
         "schema": SCHEMA,
         "position": asdict(position),
@@ -107,7 +113,11 @@ def save_checkpoint(
         "scaler": dict(scaler),
         "conditions": conditions(optimizer, device),
     }
-    own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    # Parameters that are spread over the processes come together here, which takes all of them.
+    whole = {name: unspread(value.detach()) for name, value in tensors.items()}
+    if path is None:
+        return
+    own = {name: value.cpu().contiguous().clone() for name, value in whole.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, own, {"medcli": json.dumps(metadata)})
 
@@ -153,10 +163,11 @@ def restore(
     ema: nn.Module | None,
     optimizer: torch.optim.Optimizer,
     device: torch.device,
+    rank: int = 0,
 ) -> None:
-    """Put weights, optimiser state and random states back in place."""
+    """Put weights, optimiser state and random states back in place, those of process `rank` of several."""
     tensors = checkpoint.tensors
-    model.load_state_dict(_below(tensors, "model/"))
+    model.load_state_dict(spread_like(_below(tensors, "model/"), model.state_dict()))
     if ema is not None:
         ema.load_state_dict(_below(tensors, "ema/"))
     state: dict[int, dict[str, Any]] = {}
@@ -174,11 +185,19 @@ def restore(
         for key, value in moments.items():
             if isinstance(value, Tensor) and value.shape == parameters[position].shape:
                 # Fused kernels walk raw memory: moments must lie as their weights do (channels last), not as stored.
-                moments[key] = torch.empty_like(parameters[position], dtype=value.dtype).copy_(value)
+                like = parameters[position]
+                moments[key] = spread(value, like) if is_spread(like) else _laid_out(value, like)
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    torch.set_rng_state(tensors["rng/cpu"])
-    if device.type == "cuda" and "rng/cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["rng/cuda"], device)
+    # A process that was not there before keeps the state that its seed and rank gave it.
+    own = f"/{rank}" if rank else ""
+    if f"rng/cpu{own}" in tensors:
+        torch.set_rng_state(tensors[f"rng/cpu{own}"])
+    if device.type == "cuda" and f"rng/cuda{own}" in tensors:
+        torch.cuda.set_rng_state(tensors[f"rng/cuda{own}"], device)
+
+
+def _laid_out(value: Tensor, like: Tensor) -> Tensor:
+    return torch.empty_like(like, dtype=value.dtype).copy_(value)
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -3,43 +3,60 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from medcli.data.augment import Augmentation
-from medcli.data.batches import Batches
+from medcli.data.batches import Batch, Batches
+from medcli.data.dataset import Samples
+from medcli.data.shares import Share
 from medcli.errors import UsageProblem
 from medcli.evaluation.monitor import monitor_metrics
 from medcli.models.build import Built, build_classifier, load_model, save_model
 from medcli.models.classifier import Classifier
-from medcli.models.device import Precision, choose_device, choose_precision
+from medcli.models.device import Precision, choose_precision
+from medcli.prediction.feature_cache import FeatureCache
 from medcli.prediction.predict import as_predictions, raw_outputs
 from medcli.runs.directory import RunDirectory
 from medcli.runs.records import append_log, append_metrics
 from medcli.training.best import Best
 from medcli.training.checkpoint import Position, conditions, load_checkpoint, restore, save_checkpoint
 from medcli.training.class_weights import class_weights
+from medcli.training.frozen import (
+    HeadAverage,
+    HeadFeatures,
+    best_head,
+    keep_head,
+    learner,
+    on_features,
+    refuse_other_backbone,
+    uses_features,
+)
 from medcli.training.inputs import describe_cases, enlargement_note, open_splits, storage_notes
 from medcli.training.interruption import Interruption
-from medcli.training.loop import Parts, fit
+from medcli.training.join import everything_learns, join, launcher_note, normalisation_note, own_device
+from medcli.training.loop import Ema, Parts, fit
 from medcli.training.losses import make_criterion
 from medcli.training.memory import explain_out_of_memory
+from medcli.training.nearest import judge_neighbours
 from medcli.training.optimisers import make_optimizer
 from medcli.training.plan import Plan
+from medcli.training.probe import probe_head, probes
+from medcli.training.processes import place
 from medcli.training.progress import TrainingProgress
 from medcli.training.schedules import Schedule
 from medcli.training.strategies import plan_tuning, render_tuning
+from medcli.training.team import explain_lost
 
 __all__ = ["Prepared", "Trained", "prepare", "train"]
 
@@ -56,6 +73,7 @@ class Prepared:
         device: where it runs.
         precision: with what numbers.
         notes: sentences the user should read.
+        features: what stands for the images where the backbone never changes; None where images are needed.
     """
 
     plan: Plan
@@ -65,6 +83,7 @@ class Prepared:
     device: torch.device
     precision: Precision
     notes: tuple[str, ...]
+    features: HeadFeatures | None = None
 
 
 @dataclass(frozen=True)
@@ -82,18 +101,24 @@ class Trained:
     early: bool
 
 
-def prepare(plan: Plan, *, progress: Callable[[str, int, int], None] | None = None) -> Prepared:
-    """Build the network and open the data; nothing is written but the image cache.
+def prepare(
+    plan: Plan, *, progress: Callable[[str, int, int], None] | None = None, keep_features: bool = True
+) -> Prepared:
+    """Build the network and open the data; nothing is written but the caches of images and features.
+
+    Args:
+        plan: what was decided.
+        progress: told (what is read, images done, images in all).
+        keep_features: whether computed features are kept on disk.
 
     Raises:
         UsageProblem: settings this network, data or machine cannot do.
         RunFailure: unreadable images.
     """
     settings, compute = plan.training, plan.compute
-    device = choose_device(compute.device)
+    device = own_device(plan, place())
     precision = choose_precision(compute.precision, device)
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)
+    accelerator, team = join(plan, device, precision)
     if compute.deterministic:
         torch.use_deterministic_algorithms(True)
     set_seed(compute.seed)
@@ -105,12 +130,11 @@ def prepare(plan: Plan, *, progress: Callable[[str, int, int], None] | None = No
         notes.append(start_from(classifier, plan, Path(settings.init_from)))
     freeze(classifier, plan)
     with explain_out_of_memory(plan):
-        batches = open_splits(plan, device, progress)
+        batches = open_splits(plan, device, progress, team)
     notes += enlargement_note(plan) + storage_notes(batches)
-    refuse_lone_images(classifier, batches["train"], plan)
-    # accelerate keeps one state per process and would refuse a second training with another precision.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device.type == "cpu")
+    if not uses_features(plan):
+        refuse_lone_images(classifier, batches["train"], plan, team.share)
+    notes += launcher_note() + normalisation_note(classifier, team, compute.batch_size)
     classifier.to(device).to(memory_format=torch.channels_last)
     ema = ema_of(classifier, plan)
     steps = math.ceil(len(batches["train"]) / settings.accumulate)
@@ -120,8 +144,11 @@ def prepare(plan: Plan, *, progress: Callable[[str, int, int], None] | None = No
         tuning.begin_epoch(classifier, 0)
         notes += [*tuning.notes, f"strategy {tuning.strategy}:\n{render_tuning(tuning)}"]
     optimizer = make_optimizer(classifier, settings, device, tuning)
-    callable_ = torch.compile(classifier) if settings.compile else classifier
-    forward, optimizer = accelerator.prepare(callable_, optimizer)
+    subject = learner(plan, classifier)
+    callable_ = torch.compile(subject) if settings.compile else subject
+    with everything_learns(team, optimizer):
+        forward, optimizer = accelerator.prepare(callable_, optimizer)
+    team.draw_apart(compute.seed)
     train_samples = plan.data.splits["train"]
     weights = class_weights(settings.class_weights, plan.data.target, train_samples.labels)
     parts = Parts(
@@ -138,7 +165,7 @@ def prepare(plan: Plan, *, progress: Callable[[str, int, int], None] | None = No
             gamma=settings.focal_gamma,
             smoothing=settings.label_smoothing,
         ),
-        batches=batches["train"],
+        batches=batches["train"].shared(team.share),
         augment=None
         if settings.augment == "none" and settings.flip == "none"
         else Augmentation(settings.augment, settings.flip, compute.seed),
@@ -146,8 +173,13 @@ def prepare(plan: Plan, *, progress: Callable[[str, int, int], None] | None = No
         settings=settings,
         describe=lambda cases: describe_cases(batches["train"].samples, cases),
         tuning=tuning,
+        team=team,
     )
-    return Prepared(plan, parts, built, batches, device, precision, tuple(notes))
+    prepared = Prepared(plan, parts, built, batches, device, precision, tuple(notes))
+    if not uses_features(plan):
+        return prepared
+    with explain_out_of_memory(plan):
+        return on_features(prepared, cache=FeatureCache() if keep_features else None, progress=progress)
 
 
 def start_from(classifier: Classifier, plan: Plan, run: Path) -> str:
@@ -168,20 +200,21 @@ def start_from(classifier: Classifier, plan: Plan, run: Path) -> str:
             code="other-architecture",
         )
     classifier.backbone.load_state_dict(loaded.classifier.backbone.state_dict())
-    same = loaded.spec.target == plan.spec.target and loaded.spec.head_kind == plan.spec.head_kind
+    same = loaded.spec.target == plan.spec.target and loaded.spec.head_kind == plan.spec.head_kind != "knn"
     if same and loaded.spec.head_norm == plan.spec.head_norm:
         classifier.medcli_head.load_state_dict(loaded.classifier.medcli_head.state_dict())
         return f"weights: the best of {run}, head included"
-    return f"weights: the backbone of {run}; the head is new, because the targets differ"
+    return f"weights: the backbone of {run}; the head is new, because target or head differ"
 
 
-def refuse_lone_images(classifier: Classifier, batches: Batches, plan: Plan) -> None:
+def refuse_lone_images(classifier: Classifier, batches: Batches, plan: Plan, share: Share) -> None:
     """Where every batch holds one image, see whether the network can normalise it at all.
 
     Raises:
         UsageProblem: a normalisation layer over the batch meets a single number per channel.
     """
-    if min(batches.images, plan.compute.batch_size) > 1:
+    most = min(batches.images, plan.compute.batch_size)
+    if share.width(most, plan.compute.batch_size) > 1:
         return
     preprocessing = plan.preprocessing
     image = torch.zeros(1, preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
@@ -189,11 +222,11 @@ def refuse_lone_images(classifier: Classifier, batches: Batches, plan: Plan) -> 
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             deepcopy(classifier).train()(image)
     except ValueError as error:
-        one = plan.compute.batch_size == 1
+        one = plan.compute.batch_size <= share.of
         raise UsageProblem(
             f"`{plan.spec.architecture}` normalises over the batch and cannot learn from one image at a time",
             where="--batch-size" if one else plan.data.origin,
-            hint="`--batch-size 2` or more" if one else "train on at least two images",
+            hint=f"`--batch-size {share.of + 1}` or more" if one else "train on at least two images",
             code="batch-of-one",
         ) from error
 
@@ -216,24 +249,31 @@ def freeze(classifier: Classifier, plan: Plan) -> None:
         enable(True)
 
 
-def ema_of(classifier: Classifier, plan: Plan) -> ModelEmaV3 | None:
+def ema_of(classifier: Classifier, plan: Plan) -> Ema | None:
     """The moving average, whose decay rises as (step / (10 + step)) until `--ema-decay`."""
     if not plan.training.ema:
         return None
-    return ModelEmaV3(classifier, decay=plan.training.ema_decay, use_warmup=True, warmup_gamma=10.0, warmup_power=1.0)
+    decay = plan.training.ema_decay
+    average = partial(ModelEmaV3, decay=decay, use_warmup=True, warmup_gamma=10.0, warmup_power=1.0)
+    return HeadAverage(classifier, average) if uses_features(plan) else average(classifier)
 
 
 def raw_of(prepared: Prepared, network: nn.Module, split: str) -> torch.Tensor:
     """Raw outputs [n, ...] of a network for one split, on the CPU."""
-    batches = prepared.batches[split]
-    return raw_outputs(
-        network,
-        batches.epoch(0),
-        batches.samples,
-        preprocessing=prepared.plan.preprocessing,
-        device=prepared.device,
-        precision=prepared.precision,
-    )
+    if prepared.features is not None:
+        return prepared.features.raw(network, split)
+
+    def judge(batches: Iterable[Batch], samples: Samples) -> torch.Tensor:
+        return raw_outputs(
+            network,
+            batches,
+            samples,
+            preprocessing=prepared.plan.preprocessing,
+            device=prepared.device,
+            precision=prepared.precision,
+        )
+
+    return prepared.parts.team.outputs(prepared.batches[split], judge)
 
 
 class RunJournal:
@@ -246,19 +286,40 @@ class RunJournal:
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         prepared, plan = self.prepared, self.prepared.plan
+        team = prepared.parts.team
+        team.same_buffers(network)
         raw = raw_of(prepared, network, "val")
         samples = prepared.batches["val"].samples
         labels = torch.from_numpy(np.ascontiguousarray(samples.labels))
         loss = float(prepared.parts.criterion(raw.to(prepared.device), labels.to(prepared.device)))
         head = plan.spec.head_kind
         figures = monitor_metrics(as_predictions(raw, samples, target=plan.data.target, head_kind=head))
-        return {"loss": loss, **figures}
+        return team.from_first({"loss": loss, **figures})
 
     def improved(self, position: Position) -> None:
-        plan = self.prepared.plan
+        network, features = self.prepared.parts.network, self.prepared.features
+        if features is None:
+            self.write_model(network, position)
+            return
+        state = self.prepared.parts.team.state(learner(self.prepared.plan, network))
+        if self.prepared.parts.team.first:
+            keep_head(self.run, state, features.extractor)
+
+    def write_best(self, position: Position) -> None:
+        """Write the whole network with the best head, where epochs have kept the head alone."""
+        best = None if self.prepared.features is None else best_head(self.run, self.prepared.built.classifier)
+        if best is not None:
+            self.write_model(best, position)
+
+    def write_model(self, network: nn.Module, position: Position) -> None:
+        """Write the model file."""
+        plan, team = self.prepared.plan, self.prepared.parts.team
+        state = team.state(network)
+        if not team.first:
+            return
         save_model(
             self.run.model_file,
-            self.prepared.parts.network,
+            network,
             plan.spec,
             plan.preprocessing,
             {
@@ -267,9 +328,12 @@ class RunJournal:
                 # A validation split without one of the classes has no AUC; JSON has no NaN.
                 "value": None if math.isnan(position.best.value) else position.best.value,
             },
+            state=state,
         )
 
     def epoch_done(self, row: dict[str, Any]) -> None:
+        if not self.prepared.parts.team.first:
+            return
         append_metrics(self.run, row)
         shown = ", ".join(f"{name} {value:.5g}" for name, value in row.items() if isinstance(value, float))
         append_log(self.run, f"epoch {row['epoch'] + 1}: {shown}{' (best)' if row['best'] else ''}")
@@ -286,14 +350,16 @@ class RunJournal:
     def save(self, position: Position) -> None:
         parts = self.prepared.parts
         scaler = parts.accelerator.scaler
+        randomness = parts.team.randomness(self.prepared.device)
         save_checkpoint(
-            self.run.checkpoint_file,
+            self.run.checkpoint_file if parts.team.first else None,
             position=position,
-            model=parts.classifier,
-            ema=None if parts.ema is None else parts.ema.module,
+            model=learner(self.prepared.plan, parts.classifier),
+            ema=None if parts.ema is None else learner(self.prepared.plan, parts.ema.module),
             optimizer=unwrapped(parts.optimizer),
             scaler=scaler.state_dict() if scaler is not None else {},
             device=self.prepared.device,
+            randomness=randomness,
         )
 
 
@@ -323,6 +389,9 @@ def train(
         RunFailure: a loss that is not finite, or no memory; the sentence says which setting to change.
     """
     parts, settings = prepared.parts, prepared.plan.training
+    journal = RunJournal(prepared, run, progress)
+    if prepared.plan.spec.head_kind == "knn":
+        return Trained(judge_neighbours(prepared, journal), 0, False)
     position = Position(best=Best(prepared.plan.monitor))
     last = settings.epochs
     if resume:
@@ -332,12 +401,17 @@ def train(
             ended = not position.batch and (position.epoch >= settings.epochs or was_patient(prepared, position))
             last = (position.epoch if ended else settings.epochs) + extend
             position = replace(position, best=replace(position.best, waited=0))
-    journal = RunJournal(prepared, run, progress)
+    elif probes(prepared.plan):
+        with explain_out_of_memory(prepared.plan):
+            for sentence in probe_head(prepared, cache=FeatureCache()):
+                say(sentence)
     images = len(parts.batches.samples)
     progress.start(epochs=last, steps=len(parts.batches), images=images, first_epoch=position.epoch)
     try:
-        with Interruption() as interruption, explain_out_of_memory(prepared.plan):
+        agree = parts.team.agreed if parts.team.of > 1 else None
+        with Interruption(agree) as interruption, explain_out_of_memory(prepared.plan), explain_lost(parts.team.of):
             position = fit(parts, position, journal, interruption, last)
+            journal.write_best(position)
     finally:
         progress.finish()
     finished = position.epoch >= last or position.best.exhausted(settings.patience)
@@ -353,13 +427,16 @@ def continue_from(prepared: Prepared, run: RunDirectory, say: Callable[[str], No
     """Restore a checkpoint into the parts; says what keeps the continuation from being bit-exact."""
     parts = prepared.parts
     checkpoint = load_checkpoint(run.checkpoint_file)
+    if prepared.features is not None:
+        refuse_other_backbone(run, prepared.features.extractor)
     optimizer = unwrapped(parts.optimizer)
     restore(
         checkpoint,
-        model=parts.classifier,
-        ema=None if parts.ema is None else parts.ema.module,
+        model=learner(prepared.plan, parts.classifier),
+        ema=None if parts.ema is None else learner(prepared.plan, parts.ema.module),
         optimizer=optimizer,
         device=prepared.device,
+        rank=parts.team.place.rank,
     )
     if checkpoint.scaler and parts.accelerator.scaler is not None:
         parts.accelerator.scaler.load_state_dict(dict(checkpoint.scaler))

@@ -7,27 +7,45 @@ from functools import partial
 
 import torch
 
-from medcli.data.batches import Batches, open_batches
+from medcli.data.batches import SHARE_OF_MEMORY, Batches, open_batches
+from medcli.data.cache import available_memory
 from medcli.data.dataset import Samples
 from medcli.data.decode import UnreadableImage
 from medcli.data.stream import UnreadableImages
 from medcli.training.plan import Plan
+from medcli.training.team import Team
 
 __all__ = ["describe_cases", "enlargement_note", "open_splits", "storage_notes"]
 
 
 def open_splits(
-    plan: Plan, device: torch.device, progress: Callable[[str, int, int], None] | None
+    plan: Plan, device: torch.device, progress: Callable[[str, int, int], None] | None, team: Team | None = None
 ) -> dict[str, Batches]:
     """Batches of every split, decoded once where that fits.
+
+    Of several processes each holds its own copy in memory, for which they share what is free; a copy on disk is made
+    by one process of the machine and read by all.
 
     Raises:
         RunFailure: unreadable images without `--skip-unreadable`; every file of every split is named.
     """
+    team = team or Team()
+    if team.of > 1 and plan.data_settings.cache in ("auto", "disk"):
+        return team.one_at_first(lambda: _open(plan, device, progress if team.first else None, team))
+    return _open(plan, device, progress, team)
+
+
+def _open(
+    plan: Plan, device: torch.device, progress: Callable[[str, int, int], None] | None, team: Team
+) -> dict[str, Batches]:
     settings = plan.data_settings
     opened: dict[str, Batches] = {}
     failed: list[UnreadableImages] = []
     left = settings.cache_limit
+    if team.place.local_of > 1:
+        free = available_memory() * SHARE_OF_MEMORY / 2**30 if settings.cache != "memory" else None
+        left = free if left is None else left
+        left = None if left is None else left / team.place.local_of
     for split, samples in plan.data.splits.items():
         report = None if progress is None else partial(progress, split)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from medcli.data.augment import Augmentation
-from medcli.data.batches import Batch, Batches
-from medcli.data.dataset import Preprocessing
+from medcli.data.batches import Batch
+from medcli.data.dataset import Preprocessing, Samples
 from medcli.data.resize import normalise
 from medcli.errors import RunFailure
 from medcli.models.classifier import Classifier
@@ -27,8 +27,20 @@ from medcli.training.optimisers import set_rate
 from medcli.training.progress import TrainingProgress
 from medcli.training.schedules import Schedule
 from medcli.training.strategies import Tuning
+from medcli.training.team import Team
 
-__all__ = ["Ema", "Journal", "Parts", "fit", "learn_window"]
+__all__ = ["CaseBatches", "Ema", "Journal", "Parts", "fit", "learn_window"]
+
+
+class CaseBatches(Protocol):
+    """The batches of every epoch, in an order that depends on the epoch alone."""
+
+    @property
+    def samples(self) -> Samples: ...
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
 
 
 class Ema(Protocol):
@@ -53,9 +65,11 @@ class Parts:
         criterion: the loss.
         batches: training batches.
         augment: changes images [B, C, S, S] in [0, 1] units, or None.
-        preprocessing: for normalisation, after augmentation.
+        preprocessing: for normalisation, after augmentation; None where the batches hold features, to be taken as they
+            are.
         settings: how to learn.
         tuning: rates of single blocks and when they join in, or None.
+        team: the processes that learn together.
         patients: describes cases by position, for error messages.
     """
 
@@ -66,12 +80,13 @@ class Parts:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     criterion: Criterion
-    batches: Batches
+    batches: CaseBatches
     augment: Augmentation | None
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     settings: TrainingSettings
     describe: Callable[[Sequence[int]], str]
     tuning: Tuning | None = None
+    team: Team = field(default_factory=Team)
 
     @property
     def network(self) -> nn.Module:
@@ -82,8 +97,10 @@ class Parts:
         """A batch as the network sees it in training: on the device, augmented, normalised."""
         device = self.accelerator.device
         images = batch.images.to(device, non_blocking=True)
+        if self.preprocessing is None:
+            return images
         if self.augment is not None:
-            images = self.augment(images, batch.index, epoch)
+            images = self.augment(images, batch.held, epoch)
         images = normalise(images, self.preprocessing)
         return images.contiguous(memory_format=torch.channels_last)
 
@@ -113,16 +130,17 @@ class Journal(Protocol):
 def learn_window(parts: Parts, window: Sequence[Batch], epoch: int) -> Tensor:
     """One optimiser step from the batches of one accumulation window; returns the mean loss, still on the device.
 
-    Every image weighs the same, however the window is cut into batches.
+    Every image weighs the same, however the window is cut into batches and the batches into processes.
     """
-    count = sum(len(batch.index) for batch in window)
+    team, count = parts.team, sum(len(batch.index) for batch in window)
     total = torch.zeros((), device=parts.accelerator.device)
     for batch in window:
         labels = batch.labels.to(parts.accelerator.device, non_blocking=True)
-        with parts.accelerator.autocast():
-            raw = parts.forward(parts.images(batch, epoch))
-        loss = parts.criterion(raw.float(), labels)
-        parts.accelerator.backward(loss * (len(batch.index) / count))
+        with team.quiet(parts.accelerator, parts.forward, last=batch is window[-1]):
+            with parts.accelerator.autocast():
+                raw = parts.forward(parts.images(batch, epoch))
+            loss = parts.criterion(team.whole(raw.float(), batch), labels)
+            parts.accelerator.backward(loss * (team.factor(batch) * len(batch.index) / count))
         total += loss.detach() * len(batch.index)
     if parts.settings.clip_grad > 0:
         parts.accelerator.clip_grad_norm_(parts.classifier.parameters(), parts.settings.clip_grad)
@@ -150,7 +168,7 @@ def learn_epoch(parts: Parts, position: Position, interruption: Interruption, wa
             position = _account(parts, position, *pending, watch)
         pending = (loss, window)
         position = replace(position, batch=position.batch + len(window), steps=position.steps + 1)
-        if interruption.signal:
+        if interruption.asked():
             break
     return _account(parts, position, *pending, watch) if pending is not None else position
 
@@ -200,6 +218,7 @@ def fit(parts: Parts, position: Position, journal: Journal, interruption: Interr
         if is_best:
             journal.improved(position)
         journal.epoch_done(row)
+        interruption.asked()
         finished = position.epoch >= last_epoch or position.best.exhausted(settings.patience)
         if finished or interruption.signal or position.epoch % settings.checkpoint_every == 0:
             journal.save(position)

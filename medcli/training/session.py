@@ -8,6 +8,7 @@ import math
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -15,6 +16,7 @@ from medcli.data.record import data_record
 from medcli.data.subset import take
 from medcli.errors import MedcliError, UsageProblem
 from medcli.evaluation.figures import Evaluation
+from medcli.evaluation.predictions import Predictions
 from medcli.evaluation.render import render
 from medcli.models.build import load_model
 from medcli.prediction.finish import write_predictions
@@ -37,9 +39,11 @@ from medcli.training.engine import Prepared, Trained, prepare, raw_of, require_s
 from medcli.training.interruption import Interrupted
 from medcli.training.overfit import Overfit, overfit_batch
 from medcli.training.plots import draw_curves, draw_evaluation
+from medcli.training.processes import place
 from medcli.training.progress import TrainingProgress
 from medcli.training.start import Start
 from medcli.training.strategies import tuning_to_json
+from medcli.training.team import Team
 
 __all__ = ["Outcome", "Watch", "conduct", "finish", "rehearse", "try_one_batch"]
 
@@ -93,6 +97,8 @@ def conduct(start: Start, watch: Watch, *, command: str, out: str | None, overwr
     plan = start.plan
     require_splits(plan)
     run = start.run or plan_run(command, plan.spec.architecture, out=out)
+    if place().rank > 0:
+        return _attend(start, watch)
     if start.run is None:
         _reserve(run, overwrite=overwrite, confirm=watch.confirm)
     prepared = prepare(plan, progress=watch.reading)
@@ -102,6 +108,7 @@ def conduct(start: Start, watch: Watch, *, command: str, out: str | None, overwr
         claim_run(run, command=command, overwrite=overwrite)
     with held(run):
         began = _begin(start, prepared, run, command)
+        prepared.parts.team.from_first(str(run.path.resolve()))
 
         def say(text: str) -> None:
             watch.say(text)
@@ -128,12 +135,42 @@ def conduct(start: Start, watch: Watch, *, command: str, out: str | None, overwr
         return outcome
 
 
+def _attend(start: Start, watch: Watch) -> Outcome:
+    """What every process but the first does: read, learn and predict its share; the first one writes and speaks."""
+    prepared = prepare(start.plan, progress=watch.reading)
+    run = RunDirectory(Path(prepared.parts.team.from_first("")))
+    trained = train(prepared, run, watch.progress, resume=start.run is not None, extend=start.extend)
+    if trained.signal:
+        raise Interrupted(trained.signal, "stopped with the first process", "see there")
+    predict_splits(prepared, run)
+    position = trained.position
+    return Outcome(run, position.best, position.epoch, trained.early, position.seconds, {})
+
+
 def finish(prepared: Prepared, run: RunDirectory, trained: Trained) -> Outcome:
     """Take the best weights back from their file, predict validation and test with them, evaluate and draw."""
     plan = prepared.plan
+    evaluations = write_predictions(run.path, predict_splits(prepared, run))
+    text = "\n\n\n".join(render(evaluation, verbose=True) for evaluation in evaluations.values())
+    replace_text(run.path / "evaluation.txt", text + "\n")
+    draw_curves([row for row in read_metrics(run) if "epoch" in row], plan.monitor, run.plots / "curves.png")
+    for split, evaluation in evaluations.items():
+        draw_evaluation(evaluation, run.plots / f"{split}.png")
+    position = trained.position
+    return Outcome(run, position.best, position.epoch, trained.early, position.seconds, evaluations)
+
+
+def predict_splits(prepared: Prepared, run: RunDirectory) -> tuple[Predictions, ...]:
+    """Predict validation and test with the best weights; of several processes each one its share."""
+    plan, team = prepared.plan, prepared.parts.team
+    if team.agreed(int(not run.model_file.is_file())):
+        # Another machine does not see this disk.
+        if not team.first:
+            return ()
+        prepared = replace(prepared, parts=replace(prepared.parts, team=Team()))
     network = load_model(run.model_file, prepared.device).classifier
-    predictions = {
-        split: as_predictions(
+    return tuple(
+        as_predictions(
             raw_of(prepared, network, split),
             prepared.batches[split].samples,
             target=plan.data.target,
@@ -143,15 +180,7 @@ def finish(prepared: Prepared, run: RunDirectory, trained: Trained) -> Outcome:
         )
         for split in ("val", "test")
         if split in prepared.batches
-    }
-    evaluations = write_predictions(run.path, tuple(predictions.values()))
-    text = "\n\n\n".join(render(evaluation, verbose=True) for evaluation in evaluations.values())
-    replace_text(run.path / "evaluation.txt", text + "\n")
-    draw_curves([row for row in read_metrics(run) if "epoch" in row], plan.monitor, run.plots / "curves.png")
-    for split, evaluation in evaluations.items():
-        draw_evaluation(evaluation, run.plots / f"{split}.png")
-    position = trained.position
-    return Outcome(run, position.best, position.epoch, trained.early, position.seconds, evaluations)
+    )
 
 
 def rehearse(start: Start, watch: Watch) -> DryRun:

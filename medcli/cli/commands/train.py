@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from medcli.cli.options import Flags, OptionalArchitecture
-from medcli.cli.output import Output
+from medcli.cli.output import Output, write_line
 from medcli.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -52,6 +52,18 @@ def carry_out(output: Output, start: Start | Finished) -> ExitCode | None:
     if isinstance(start, Finished):
         _finished(output, start.run, start.status)
         return None
+    from medcli.training.join import to_start
+    from medcli.training.processes import place, run_processes
+
+    if count := to_start(start.plan):
+        # What has been read to plan it is read again by those who carry it out; here it would only take memory.
+        del start
+        ended = run_processes(count)
+        if ended.words:
+            write_line(output.stderr, ended.words)
+        return ExitCode(ended.code)
+    if place().rank > 0:
+        output = output.muted()
     settings = output.settings
     counters: dict[str, Any] = {}
 
