@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 __all__ = ["find_lines"]
 
 _PART = re.compile(r"""\s*(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*(\.|=|$)?""")
+_STRUCTURE = re.compile(r"""[\[\]{}]|\"{3}|'{3}""")
 Path = tuple[str, ...]
 
 
@@ -85,6 +86,8 @@ def _plain(escaped: str | None) -> str | None:
 
 def _balance(line: str, depth: int) -> tuple[int, str]:
     """Depth of open brackets after the line, and the delimiter of a multi-line string left open in it."""
+    if not _STRUCTURE.search(line):  # most lines, and a card is read for every listing
+        return depth, ""
     position = 0
     while position < len(line):
         for delimiter in ('"""', "'''"):

@@ -60,6 +60,9 @@ def card_problems(registry: Registry) -> tuple[Problem, ...]:
     """Everything wrong with the cards of the installed plugins, as values."""
     problems: list[Problem] = []
     seen: set[str] = set()
+    offered: dict[str, set[str]] = {}
+    for entry in registry.entries:
+        offered.setdefault(entry.package, set()).add(entry.name)
     for entry in registry.entries:
         try:
             check_api(entry.package, entry.origin)
@@ -73,13 +76,12 @@ def card_problems(registry: Registry) -> tuple[Problem, ...]:
         if entry.package not in seen:
             seen.add(entry.package)
             problems += [_as_problem(error, entry, "") for error in file.problems]
-            offered = {one.name for one in registry.entries if one.package == entry.package}
             problems += [
                 Problem(
                     entry.distribution, entry.version, name, "card", f"{table.place()}: no entry point has this name"
                 )
                 for name, table in file.tables.items()
-                if name not in offered
+                if name not in offered[entry.package]
             ]
         problems += [_as_problem(error, entry, entry.name) for error in _read(file, entry.name)[1]]
     return tuple(dict.fromkeys(problems))
