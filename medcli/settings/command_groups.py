@@ -86,7 +86,6 @@ class ModelListSettings:
     """Which architectures `models list` shows."""
 
     family: Annotated[str | None, Option("only this family, such as `resnet`", THIS, "NAME")] = None
-    modality: Annotated[str | None, Option("kind of image, such as `chest-xray` or `fundus`", THIS, "NAME")] = None
     max_params: Annotated[
         float | None, Option("only those with at most this many million parameters", THIS, "MILLIONS", minimum=0)
     ] = None

@@ -183,7 +183,9 @@ _TABLE: tuple[CommandSettings, ...] = (
         ),
         layered=True,
     ),
-    CommandSettings("models list", (Part(ModelListSettings), _output())),
+    CommandSettings(
+        "models list", (Part(ModelListSettings), Part(TrainingSettings, only=("modality",)), _output())
+    ),
     CommandSettings(
         "models show",
         (
@@ -207,7 +209,7 @@ _TABLE: tuple[CommandSettings, ...] = (
         (
             Part(RecommendSettings),
             Part(SynthSettings, only=("images",)),
-            Part(ModelListSettings, only=("modality",)),
+            Part(TrainingSettings, only=("modality",)),
             Part(
                 DataSettings,
                 only=(

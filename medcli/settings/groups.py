@@ -23,7 +23,8 @@ from medcli.settings.command_groups import (
     SearchSettings,
     SynthSettings,
 )
-from medcli.settings.option import COMPUTE, DATA, LEARN, MODEL, OUTPUT, REGULARISE, RUN, Option
+from medcli.settings.option import COMPUTE, DATA, LEARN, MODEL, REGULARISE, RUN, Option
+from medcli.settings.output_group import OutputSettings
 
 __all__ = [
     "CompareSettings",
@@ -226,15 +227,49 @@ class TrainingSettings:
             "NAME|LIST",
         ),
     ] = "none"
-    label_smoothing: Annotated[float, Option("label smoothing", REGULARISE, minimum=0, maximum=0.9)] = 0.0
-    augment: Annotated[
-        Literal["none", "light", "medium", "heavy"],
-        Option("strength of shift, rotation, scale and contrast changes", REGULARISE),
-    ] = "light"
-    flip: Annotated[
-        Literal["none", "horizontal", "vertical", "both"],
-        Option("mirror images too; refused where labels name a side of the body", REGULARISE),
+    sampler: Annotated[
+        Literal["none", "balanced"],
+        Option("`balanced`: draw every class equally often, with repetition; epochs stay as long", REGULARISE),
     ] = "none"
+    logit_adjust: Annotated[
+        float,
+        Option(
+            "add this times the logarithm of each class's frequency to the outputs while training (1 is usual)",
+            REGULARISE,
+            "TAU",
+            minimum=0,
+        ),
+    ] = 0.0
+    label_smoothing: Annotated[float, Option("label smoothing", REGULARISE, minimum=0, maximum=0.9)] = 0.0
+    mixup: Annotated[
+        float,
+        Option("blend pairs of images and their labels; shares come from Beta(A, A)", REGULARISE, "A", minimum=0),
+    ] = 0.0
+    cutmix: Annotated[
+        float,
+        Option("exchange patches between pairs of images, labels by area from Beta(A, A)", REGULARISE, "A", minimum=0),
+    ] = 0.0
+    augment: Annotated[
+        Literal["none", "light", "medium", "heavy", "modality", "randaugment", "autoaugment"],
+        Option(
+            "strength of shift, rotation, scale and contrast changes; `modality`: what that kind of picture bears; "
+            "`randaugment`, `autoaugment`: as published, without what `--modality` does not bear",
+            REGULARISE,
+        ),
+    ] = "light"
+    modality: Annotated[str | None, Option("kind of picture, such as `chest-xray` or `fundus`", DATA, "NAME")] = None
+    flip: Annotated[
+        Literal["none", "horizontal", "vertical", "both"] | None,
+        Option(
+            "mirror images too; refused where labels name a side of the body (default: none, with `--augment modality` "
+            "as that kind of picture allows)",
+            REGULARISE,
+        ),
+    ] = None
+    swap_on_flip: Annotated[
+        tuple[str, ...],
+        Option("labels that change places when an image is mirrored left-right", REGULARISE, "LEFT:RIGHT,…"),
+    ] = ()
     freeze_layers: Annotated[
         int, Option("keep the first K stages as they are (stem = stage 0)", REGULARISE, "K", minimum=0)
     ] = 0
@@ -317,49 +352,3 @@ class ComputeSettings:
         int, Option("seed of everything drawn at random, the split apart", COMPUTE, minimum=0, maximum=2**32 - 1)
     ] = 0
     deterministic: Annotated[bool, Option("use deterministic kernels only; slower on a GPU", COMPUTE)] = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputSettings:
-    """Where results go and how much is said."""
-
-    out: Annotated[
-        str | None,
-        Option(
-            "exact directory or file to write (default for a run: below ./runs)",
-            OUTPUT,
-            "PATH",
-            flag_only=True,
-            completes="path",
-        ),
-    ] = None
-    overwrite: Annotated[bool, Option("replace what `--out` holds, if medcli wrote it", OUTPUT, flag_only=True)] = False
-    yes: Annotated[bool, Option("answer yes to every question", OUTPUT, flag_only=True, short="-y")] = False
-    no_input: Annotated[bool, Option("never ask; refuse instead", OUTPUT, flag_only=True)] = False
-    json: Annotated[bool, Option("print the answer as one JSON document", OUTPUT, flag_only=True)] = False
-    quiet: Annotated[
-        bool, Option("print the identifier of the result and nothing else", OUTPUT, flag_only=True, short="-q")
-    ] = False
-    verbose: Annotated[bool, Option("say more about what happens", OUTPUT, flag_only=True, short="-v")] = False
-    debug: Annotated[bool, Option("show tracebacks", OUTPUT, in_file=False)] = False
-    no_progress: Annotated[bool, Option("one line per epoch instead of a progress display", OUTPUT, in_file=False)] = (
-        False
-    )
-    no_color: Annotated[bool, Option("no colour", OUTPUT, in_file=False)] = False
-    dry_run: Annotated[
-        bool,
-        Option("check everything, run one real step where that makes sense, write nothing", OUTPUT, flag_only=True),
-    ] = False
-    config: Annotated[
-        str | None, Option("read settings from this TOML file", OUTPUT, "FILE", flag_only=True, completes="path")
-    ] = None
-    preset: Annotated[
-        str | None,
-        Option(
-            "named set of settings (`medcli config presets` lists them)",
-            OUTPUT,
-            "NAME",
-            flag_only=True,
-            completes="preset",
-        ),
-    ] = None

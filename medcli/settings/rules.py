@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from medcli.errors import MedcliError, UsageProblem, nearest
+from medcli.settings.balance_rules import BALANCE_RULES, REDUCED_BY_MODALITY
 from medcli.settings.fields import all_fields, fields_of
 from medcli.settings.groups import TrainingSettings
 from medcli.settings.layers import Origin
@@ -58,6 +59,7 @@ def broken_rules(situation: Situation, invalid: Collection[str] = ()) -> list[Me
 
 _NEEDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("focal_gamma", "loss", ("focal",)),
+    ("modality", "augment", REDUCED_BY_MODALITY),
     ("ema_decay", "ema", (True,)),
     ("step_at", "scheduler", ("step",)),
     ("step_gamma", "scheduler", ("step", "plateau")),
@@ -326,15 +328,6 @@ def _nothing_to_do(now: Situation) -> Iterator[Complaint]:
             yield f"`{flag}` does nothing with `--strategy {strategy}`: {why}", (setting,), "leave it out"
 
 
-def _views(now: Situation) -> Iterator[Complaint]:
-    if now.values["feature_views"] is not None and now.values["augment"] == now.values["flip"] == "none":
-        yield (
-            "`--feature-views` needs an augmentation: without one every view of an image is the same",
-            ("feature_views",),
-            "add `--augment light` or leave it out",
-        )
-
-
 def _warm_up(now: Situation) -> Iterator[Complaint]:
     # Defaults and recipes are made for long runs; training shortens them. What the user typed is not changed silently.
     if now.typed("warmup_epochs") and now.values["warmup_epochs"] >= now.values["epochs"] > 0:
@@ -386,6 +379,6 @@ _RULES: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("strategy", "stage_lr", "layer_decay"), _rates),
     (("strategy", "probe_epochs", "epochs"), _probe),
     (("strategy",), _nothing_to_do),
-    (("feature_views", "augment", "flip"), _views),
+    *BALANCE_RULES,
 )
 """Each rule with the settings it looks at; it is asked only where a command has them all and each is valid."""
