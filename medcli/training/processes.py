@@ -142,7 +142,7 @@ def run_processes(count: int, arguments: Sequence[str] | None = None) -> Ended:
             children.append(
                 subprocess.Popen(
                     command,
-                    env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "MEDCLI_STARTED_BY": str(os.getpid())},
+                    env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "STARTED_BY_MEDCLI": str(os.getpid())},
                     stdin=None if rank == 0 else subprocess.DEVNULL,
                     stdout=None if rank == 0 else subprocess.DEVNULL,
                     stderr=ear,

@@ -135,7 +135,7 @@ class Team:
         if self.of == 1:
             return number
         # Started by medcli, and that process is gone: nobody would pass a signal on any more.
-        parent = os.environ.get("MEDCLI_STARTED_BY")
+        parent = os.environ.get("STARTED_BY_MEDCLI")
         if parent is not None and os.getppid() != int(parent):
             number = max(number, signal.SIGTERM)
         value = torch.tensor([number])
