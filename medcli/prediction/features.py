@@ -75,7 +75,8 @@ class Extractor:
 
     Args:
         backbone: images [B, C, S, S] -> [B, D], on `device`.
-        identity: digest of weights, architecture, package, preprocessing, device and number format.
+        weights: digest of its parameters and buffers.
+        identity: digest of these, architecture, package, preprocessing, device and number format.
         name: of the architecture, for people.
         preprocessing: from picture to input.
         device: where it runs.
@@ -83,6 +84,7 @@ class Extractor:
     """
 
     backbone: nn.Module
+    weights: str
     identity: str
     name: str
     preprocessing: Preprocessing
@@ -105,10 +107,11 @@ class Extractor:
             backbone: as built from `spec`, with any weights.
             spec: architecture and options; target and head do not matter.
         """
+        weights = weights_digest(backbone)
         facts = {
             "format": FORMAT,
             "torch": torch.__version__,
-            "weights": weights_digest(backbone),
+            "weights": weights,
             "class": f"{type(backbone).__module__}.{type(backbone).__qualname__}",
             "architecture": spec.architecture,
             "options": sorted((key, repr(value)) for key, value in spec.options.items()),
@@ -119,7 +122,7 @@ class Extractor:
             "precision": precision,
         }
         identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        return cls(backbone, identity, spec.architecture, preprocessing, device, precision)
+        return cls(backbone, weights, identity, spec.architecture, preprocessing, device, precision)
 
     def key(self, samples: Samples, view: View = PLAIN) -> str | None:
         """The name under which these features are kept, or None where the augmentation does not say what it does."""

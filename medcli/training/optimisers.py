@@ -52,6 +52,8 @@ def make_optimizer(
     else:
         groups = tuned_groups(classifier, tuning, settings.weight_decay, undecayed(classifier))
     own = [{key: value for key, value in group.items() if key != "names"} for group in groups]
+    if not own:  # neighbours learn nothing; a group of nothing keeps the rest of the machinery as it is
+        own = [{"params": [], "lr": settings.lr, "peak_lr": settings.lr, "block": 0}]
     extra: dict[str, Any] = {"fused": True} if device.type in {"cpu", "cuda"} else {}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         own, opt=settings.optimizer, lr=settings.lr, momentum=0.9, **extra

@@ -47,7 +47,7 @@ def overfit_batch(prepared: Prepared, watch: Callable[[int, float], None] = lamb
             module.p = 0.0
     for group in parts.optimizer.param_groups:
         group["weight_decay"] = 0.0
-    batch: Batch = next(iter(prepared.batches["train"].epoch(0)))
+    batch: Batch = next(iter(parts.batches.epoch(0)))
     parts.classifier.train()
     first = loss = float("nan")
     step = 0

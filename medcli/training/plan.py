@@ -69,7 +69,9 @@ def plan_training(
     Raises:
         UsageProblem: settings that contradict the target or each other.
     """
-    loss = choose_loss(data.target, training.loss)
+    knn = strategy is not None and strategy.strategy == "knn"
+    # Votes are shares of classes, also where the classes are grades.
+    loss = choose_loss(data.target, "ce" if knn and data.target.task == "ordinal" else training.loss)
     if training.label_smoothing and loss in {"corn", "coral", "asl"}:
         raise UsageProblem(
             f"`--label-smoothing` does nothing with loss `{loss}`",
@@ -93,7 +95,7 @@ def plan_training(
         drop_path=model.drop_path,
         dropout=model.dropout,
         head_norm=model.head_norm,
-        head_kind=head_kind(loss),
+        head_kind="knn" if knn else head_kind(loss),
         target=data.target,
     )
     notes = [*data.notes]

@@ -142,6 +142,8 @@ def _head_rates(strategy: StrategySettings, lr: float) -> Rates:
         return ((0, own), (strategy.probe_epochs, lr)) if strategy.probe_epochs else ((0, lr),)
     if strategy.strategy == "frozen":
         return ((0, lr),)
+    if strategy.strategy == "knn":
+        return ()
     return ((0, own),)
 
 
