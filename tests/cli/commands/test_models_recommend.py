@@ -49,7 +49,7 @@ def test_reasons_name_their_sources_and_evidence_its_document(run_cli: RunCli) -
     assert "[Doerrich et al. 2025]" in text
     assert "where published evidence contradicts a document" in text
     assert "architecture comparison: EfficientNet-B3" in text
-    assert "\n   probe medcli train densenet121 " in text or "medcli finetune densenet121 --strategy frozen" in text
+    assert "\n   probe medcli finetune densenet121 --data DATA --strategy frozen " in text
 
 
 def test_what_is_assumed_or_unknown_is_said(run_cli: RunCli) -> None:
