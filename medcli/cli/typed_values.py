@@ -50,6 +50,6 @@ def check(given: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
     from medcli.settings.layers import flag_layer
     from medcli.settings.validation import check_layer
 
-    problems = list(check_layer(flag_layer(doubtful)).values())
+    problems = list(check_layer(flag_layer(doubtful), fields).values())
     if problems:
         raise problems[0] if len(problems) == 1 else Problems(problems)

@@ -17,11 +17,11 @@ class StrategySettings:
     """How a pretrained backbone is adapted."""
 
     strategy: Annotated[
-        StrategyName | None,
+        Literal[StrategyName, "scratch", "lora"] | None,
         Option(
             "`frozen`: the head alone, on features computed once; `layerwise`: every block at its own rate; `gradual`: "
             "stages join in one after another; `full`: everything at once; `lp-ft`: the head to convergence, then "
-            "everything at a tenth; `knn`: no training, a sanity floor",
+            "everything at a tenth; `knn`: no training, a sanity floor; `scratch`, `lora`: as `train` and `lora` do",
             STRATEGY,
         ),
     ] = None

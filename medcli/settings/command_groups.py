@@ -1,4 +1,4 @@
-"""Settings of single commands: `evaluate`, `data check`, `data synth`, `models`, `runs compare`."""
+"""Settings of single commands: `evaluate`, `data check`, `data synth`, `models`, `search`, `runs compare`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ __all__ = [
     "NewPluginSettings",
     "PluginSettings",
     "RecommendSettings",
+    "SearchSettings",
     "SynthSettings",
 ]
 
@@ -126,7 +127,8 @@ class PluginSettings:
     timeout: Annotated[
         float | None,
         Option(
-            "seconds after which a name (`doctor`: 60) or a check (`check`: 600) counts as failed",
+            "seconds after which a name (`doctor`: 60) or a check (`check`: 600) counts as failed, or no further trial "
+            "of a `search` begins",
             THIS,
             "S",
             minimum=0,
@@ -144,6 +146,45 @@ class NewPluginSettings:
         Literal["torch", "timm", "transformers", "difference"],
         Option("a network of your own, one of timm's or transformers', or a model of what changed in two images", THIS),
     ] = "torch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """What `search` tries, how often, and where its study is kept."""
+
+    trials: Annotated[
+        int, Option("trials of the study in all, those of earlier and other processes included", THIS, "N", minimum=1)
+    ] = 20
+    space: Annotated[
+        str | None,
+        Option(
+            "TOML file with a table `[space]` of settings and what they may be (default: learning rate, batch size, "
+            "dropout, and weight decay or the adapters' rank and alpha)",
+            THIS,
+            "FILE",
+            completes="path",
+        ),
+    ] = None
+    storage: Annotated[
+        str | None,
+        Option(
+            "where the study is kept, so that several processes share it: `sqlite:///FILE`, `FILE.log` (a journal, for "
+            "network drives) or the URL of a database (default: a file in the run)",
+            THIS,
+            "URL",
+        ),
+    ] = None
+    study: Annotated[
+        str | None, Option("name of the study in its storage (default: architecture and strategy)", THIS, "NAME")
+    ] = None
+    pruner: Annotated[
+        Literal["median", "halving", "hyperband", "none"],
+        Option("which trials are stopped after an epoch because others were better by then", THIS),
+    ] = "median"
+    search_sampler: Annotated[
+        Literal["tpe", "random", "cmaes", "grid"],
+        Option("how the settings of the next trial are chosen; drawn by `--seed`", THIS),
+    ] = "tpe"
 
 
 @dataclass(frozen=True, kw_only=True)

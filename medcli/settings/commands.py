@@ -6,7 +6,7 @@ A flag appears only where it acts, so a command may take part of a group.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from medcli.settings.fields import Field, fields_of
@@ -24,6 +24,7 @@ from medcli.settings.groups import (
     OutputSettings,
     PluginSettings,
     RecommendSettings,
+    SearchSettings,
     StrategySettings,
     SynthSettings,
     TrainingSettings,
@@ -40,18 +41,20 @@ class Part:
         group: one of the dataclasses of `medcli.settings.groups`.
         only: the fields taken; empty for all.
         without: the fields left out.
+        words: for a field whose words are not all meant here, those that are.
     """
 
     group: type
     only: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def fields(self) -> tuple[Field, ...]:
         """The fields taken, in the group's order."""
         return tuple(
-            field
-            for field in fields_of(self.group)
-            if (not self.only or field.name in self.only) and field.name not in self.without
+            replace(item, choices=self.words[item.name]) if item.name in self.words else item
+            for item in fields_of(self.group)
+            if (not self.only or item.name in self.only) and item.name not in self.without
         )
 
 
@@ -79,7 +82,7 @@ class CommandSettings:
     @cached_property
     def fields(self) -> Mapping[str, Field]:
         """Every setting of the command by name, in the order of its help."""
-        return {field.name: field for part in self.parts for field in part.fields()}
+        return {item.name: item for part in self.parts for item in part.fields()}
 
     @property
     def table(self) -> str:
@@ -101,6 +104,9 @@ _WRITING = ("out", "overwrite", "yes", "no_input")
 FIXED_BY_RUN = ("image_size", "fit", "in_channels", "mean", "std")
 OF_WEIGHTS = ("weights", "pretrained", "arch_opt")
 IMAGE_STORE = ("cache", "cache_limit")
+
+_FINETUNED = ("frozen", "layerwise", "gradual", "full", "lp-ft", "knn")
+_SEARCHED = ("scratch", "frozen", "layerwise", "gradual", "full", "lp-ft")
 
 
 def _output(*names: str) -> Part:
@@ -125,9 +131,25 @@ _TABLE: tuple[CommandSettings, ...] = (
         (
             Part(DataSettings),
             Part(ModelSettings),
-            Part(StrategySettings),
+            Part(StrategySettings, words={"strategy": _FINETUNED}),
             # A strategy says what is frozen and for how long; only whole stages may be left out besides.
             Part(TrainingSettings, without=("freeze_backbone",)),
+            Part(ComputeSettings),
+            Part(OutputSettings),
+        ),
+        layered=True,
+        architecture=True,
+    ),
+    CommandSettings(
+        "search",
+        (
+            Part(SearchSettings),
+            Part(PluginSettings, only=("timeout",)),
+            Part(StrategySettings, words={"strategy": _SEARCHED}),
+            Part(DataSettings),
+            Part(ModelSettings),
+            # A trial is a training of its own, begun and ended by the search.
+            Part(TrainingSettings, without=("extend", "accept_data_change", "overfit_batch", "checkpoint_every")),
             Part(ComputeSettings),
             Part(OutputSettings),
         ),
@@ -183,9 +205,7 @@ _TABLE: tuple[CommandSettings, ...] = (
         ),
         layered=True,
     ),
-    CommandSettings(
-        "models list", (Part(ModelListSettings), Part(TrainingSettings, only=("modality",)), _output())
-    ),
+    CommandSettings("models list", (Part(ModelListSettings), Part(TrainingSettings, only=("modality",)), _output())),
     CommandSettings(
         "models show",
         (

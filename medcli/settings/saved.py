@@ -103,7 +103,8 @@ def parse_saved(document: Document) -> SavedConfig:
             "the file does not say which command made the run", where=document.where("command"), code="bad-run-file"
         )
     taken = take_settings("config file", document, COMMANDS[command])
-    wrong = [problem for layer in (taken.layer, *taken.other) for problem in check_layer(layer).values()]
+    wrong = [*check_layer(taken.layer, COMMANDS[command].fields).values()]
+    wrong += [problem for layer in taken.other for problem in check_layer(layer).values()]
     raise_all([*taken.problems, *wrong])
     merged = merge([Layer("config file", taken.layer.values)])
     return SavedConfig(

@@ -67,17 +67,25 @@ def merge(layers: Iterable[Layer]) -> dict[str, Any]:
     return {name: getattr(model, f"{name}_") for name in all_fields()}
 
 
-def check_layer(layer: Layer) -> dict[str, MedcliError]:
-    """Field name -> what is wrong with the layer's value. Unknown names are the layer's own business."""
+def check_layer(layer: Layer, fields: Mapping[str, Field] | None = None) -> dict[str, MedcliError]:
+    """Field name -> what is wrong with the layer's value. Unknown names are the layer's own business.
+
+    Args:
+        layer: the values.
+        fields: the settings of the command they are for, where some of its words are not all words of the setting.
+    """
     known = {name: value for name, value in layer.values.items() if name in all_fields()}
+    own = {**all_fields(), **(fields or {})}
+    wrong = [
+        name
+        for name, value in known.items()
+        if own[name].choices != all_fields()[name].choices and value is not None and value not in own[name].choices
+    ]
     try:
         _settings(Layer(layer.name, known))
     except ValidationError as error:
-        return {
-            name: _problem(all_fields()[name], known[name], str(layer.origin(name)))
-            for name in dict.fromkeys(str(item["loc"][0]) for item in error.errors(include_url=False))
-        }
-    return {}
+        wrong += [str(item["loc"][0]) for item in error.errors(include_url=False)]
+    return {name: _problem(own[name], known[name], str(layer.origin(name))) for name in dict.fromkeys(wrong)}
 
 
 def _problem(field: Field, value: Any, where: str) -> UsageProblem:

@@ -11,6 +11,7 @@ from medcli.cli.output import Output
 from medcli.errors import MedcliError
 from medcli.runs.directory import RunDirectory, open_run
 from medcli.runs.listing import Resumption, Summary, read_figures, resumptions, summarise
+from medcli.settings.toml_files import read_toml
 
 if TYPE_CHECKING:
     from medcli.settings.saved import SavedConfig
@@ -75,7 +76,9 @@ def show_run(run: RunArgument, flags: Flags) -> None:
 
 def _head(one: Summary, data: Mapping[str, Any], resumed: Sequence[Resumption]) -> str:
     best = f"{one.monitor} {number_text(one.value)}" if one.monitor else ""
-    at = f" in epoch {one.best_epoch}" if one.best_epoch else ""
+    # A search counts trials where a training counts epochs.
+    unit = "trial" if one.command == "search" else "epoch"
+    at = f" in {unit} {one.best_epoch}" if one.best_epoch else ""
     unnamed = len(data.get("skipped", ())) - SHOWN
     rows = [
         ("run", str(one.path)),
@@ -84,7 +87,7 @@ def _head(one: Summary, data: Mapping[str, Any], resumed: Sequence[Resumption]) 
         ("made by", f"medcli {one.command}" if one.command else ""),
         ("started", time_text(one.started) + " UTC" if one.started else ""),
         ("updated", time_text(one.updated) + " UTC" if one.updated else ""),
-        ("epochs", f"{one.epoch} of {one.epochs}" if one.epochs else ""),
+        (unit + "s", f"{one.epoch} of {one.epochs}" if one.epochs else ""),
         ("best on val", best and best + at),
         ("data", data.get("text", "")),
         *(("left out", f"{name}: {reason}") for name, reason in data.get("skipped", ())[:SHOWN]),
@@ -176,6 +179,8 @@ def _settings(output: Output, saved: SavedConfig | None, every: bool) -> str:
 
 
 def _next_steps(one: Summary) -> tuple[str, ...]:
+    if one.command == "search":
+        return _after_search(one)
     if one.state == "completed":
         return (
             f"`medcli evaluate {one.path}` shows every figure; `medcli predict {one.path} IMAGES` uses the model",
@@ -184,3 +189,14 @@ def _next_steps(one: Summary) -> tuple[str, ...]:
     if one.state in ("interrupted", "failed") and RunDirectory(one.path).checkpoint_file.is_file():
         return (f"`medcli train --resume {one.path}` continues it",)
     return ()
+
+
+def _after_search(one: Summary) -> tuple[str, ...]:
+    best = one.path / "best.toml"
+    more = f" --trials {2 * one.epochs}" if one.state == "completed" else ""
+    go_on = f"`medcli search --resume {one.path}{more}`"
+    steps = [f"`{one.path / 'trials.txt'}` lists the trials; {go_on} goes on with them"]
+    if best.is_file():
+        trained_by = read_toml(best).values.get("command", "train")
+        steps.insert(0, f"`medcli {trained_by} --config {best}` trains with the best settings")
+    return tuple(steps)
