@@ -75,8 +75,8 @@ def card_file(package: str) -> CardFile | None:
     return _read(card, card.stat().st_mtime_ns)
 
 
-def check_api(package: str, origin: str) -> None:
-    """Refuse a plugin made for another version of the plugin API; no card means version 1.
+def check_api(package: str, origin: str) -> CardFile | None:
+    """The card of a package, refused where it was made for another version of the plugin API; no card means version 1.
 
     Raises:
         UsageProblem: `plugin-api`, naming both versions.
@@ -90,6 +90,7 @@ def check_api(package: str, origin: str) -> None:
             hint=mend,
             code="plugin-api",
         )
+    return card
 
 
 def required(package: str, name: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from medcli.errors import MedcliError, Problems, UsageProblem, nearest
 from medcli.plugin import ArchitectureCard, Normalisation, OptionCard, RecipeValue, WeightCard
-from medcli.registry.card_file import CardFile, card_file, check_api
+from medcli.registry.card_file import CardFile, check_api
 from medcli.registry.card_schema import build_card, option_fault
 from medcli.registry.discovery import Entry, Problem, Registry
 from medcli.registry.namespaces import read_names
@@ -42,8 +42,7 @@ def read_card(entry: Entry) -> ArchitectureCard | None:
         UsageProblem: the card asks for another plugin API, or something in it is wrong (file and line in `where`).
         Problems: several things are wrong in it.
     """
-    check_api(entry.package, entry.origin)
-    file = card_file(entry.package)
+    file = check_api(entry.package, entry.origin)
     if file is None:
         return None
     card, problems = _read(file, entry.card_name)
@@ -65,8 +64,7 @@ def card_problems(registry: Registry) -> tuple[Problem, ...]:
         offered.setdefault(entry.package, set()).add(entry.name)
     for entry in registry.entries:
         try:
-            check_api(entry.package, entry.origin)
-            file = card_file(entry.package)
+            file = check_api(entry.package, entry.origin)
         except MedcliError as error:
             problems.append(_as_problem(error, entry, "" if entry.package not in seen else entry.name))
             seen.add(entry.package)

@@ -277,7 +277,8 @@ def _read_distribution(distribution: importlib.metadata.Distribution, problems: 
         text = distribution.read_text("entry_points.txt")
         if not text or (ARCHITECTURES not in text and DIFFERENCE_MODELS not in text):
             return []
-        name, version = _normalised(distribution.metadata["Name"] or ""), distribution.metadata["Version"] or ""
+        metadata = distribution.metadata  # parsed anew at every access
+        name, version = _normalised(metadata["Name"] or ""), metadata["Version"] or ""
         if not name or not version:
             raise ValueError("its metadata has no name or no version")
         points = [point for point in distribution.entry_points if point.group in {ARCHITECTURES, DIFFERENCE_MODELS}]

@@ -57,7 +57,7 @@ def inspect(environ: Mapping[str, str] | None = None) -> tuple[Inspected, ...]:
     given = dict(os.environ if environ is None else environ)
     given.pop("MEDCLI_STRICT_PLUGINS", None)  # this is where one looks for what strictness refuses
     allowed = discover(given)
-    everything = discover({**given, "MEDCLI_PLUGINS": ""})
+    everything = discover({**given, "MEDCLI_PLUGINS": ""}) if given.get("MEDCLI_PLUGINS") else allowed
     seen = set(allowed.entries)
     problems = (*everything.problems, *card_problems(everything))
     rows = [
