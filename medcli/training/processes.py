@@ -106,8 +106,8 @@ def refuse_more_than_cores(count: int) -> None:
         )
 
 
-def run_processes(count: int, arguments: Sequence[str] | None = None) -> Ended:
-    """Start this command line `count` times as one training and wait for the end.
+def run_processes(count: int, command: Sequence[str] | None = None) -> Ended:
+    """Start this command line (or another command) `count` times as one training and wait for the end.
 
     The first process has this one's terminal and speaks for all; of the others only the words of the one that failed
     are kept. SIGINT and SIGTERM are passed on, and a process that fails takes the others with it.
@@ -116,8 +116,7 @@ def run_processes(count: int, arguments: Sequence[str] | None = None) -> Ended:
         RunFailure: a process was killed, or they lost each other.
     """
     refuse_more_than_cores(count)
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    command = [sys.executable, "-P", "-m", "medcli", *words]
+    command = [sys.executable, "-P", "-m", "medcli", *sys.argv[1:]] if command is None else command
     shared = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(part for part in sys.path if part),
@@ -168,24 +167,21 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> tuple[list[int], int |
     """Exit statuses, and which process was the first to fail by itself."""
     culprit: int | None = None
     since: float | None = None
-    while any(child.poll() is None for child in children):
-        for rank, child in enumerate(children):
-            code = child.returncode
-            if code is None:
-                continue
-            if culprit is None and code not in (0, ExitCode.LOST):
-                culprit = rank
-            if code != 0 and since is None:
-                since = time.monotonic()
+    while None in (codes := [child.poll() for child in children]):
+        failed = [rank for rank, code in enumerate(codes) if code]
+        if failed and since is None:
+            since = time.monotonic()
+        if culprit is None:
+            culprit = next((rank for rank in failed if codes[rank] != ExitCode.LOST), None)
         if since is not None and time.monotonic() - since > GRACE:
             for child in children:
                 if child.poll() is None:
                     child.kill()
         time.sleep(POLL)
-    codes = [child.wait() for child in children]
+    ended = [child.wait() for child in children]
     if culprit is None:
-        culprit = next((rank for rank, code in enumerate(codes) if code not in (0, ExitCode.LOST)), None)
-    return codes, culprit
+        culprit = next((rank for rank, code in enumerate(ended) if code not in (0, ExitCode.LOST)), None)
+    return ended, culprit
 
 
 def _verdict(codes: Sequence[int], culprit: int | None, heard: Sequence[IO[bytes] | None]) -> Ended:
