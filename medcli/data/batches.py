@@ -30,6 +30,7 @@ from medcli.data.cache import (
     open_disk,
 )
 from medcli.data.dataset import ImageSource, Preprocessing, Samples
+from medcli.data.order import earlier, epoch_order
 from medcli.data.reading import Progress, verify
 from medcli.data.shares import Share
 from medcli.data.storage import DiskStorage, Failure, Layout, Storage, probe_layout
@@ -58,17 +59,29 @@ class Batch:
         index: int64 [B], positions in `Batches.samples`, on the CPU.
         own: where several processes share the batch, positions in it of the images that this one holds (labels and
             index are then still those of the whole batch); None where it holds them all.
+        again: how often each case came before in this epoch, int64 [B], where cases are drawn with repetition.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
     own: Tensor | None = None
+    again: Tensor | None = None
 
     @property
     def held(self) -> Tensor:
         """Positions in `Batches.samples` of the images in this process."""
         return self.index if self.own is None else self.index[self.own]
+
+    @property
+    def keys(self) -> Tensor:
+        """What random changes follow from, int64 [B]: the case, and how often it came before, lest it come alike."""
+        return self.index if self.again is None else self.index + (self.again << 32)
+
+    @property
+    def held_keys(self) -> Tensor:
+        """The keys of the images in this process."""
+        return self.keys if self.own is None else self.keys[self.own]
 
 
 class Batches:
@@ -106,6 +119,7 @@ class Batches:
             skipped,
         )
         self._source, self._count, self._share = source, len(samples), Share()
+        self._chances: npt.NDArray[np.float64] | None = None
         self._labels = torch.from_numpy(np.ascontiguousarray(samples.labels))
         self._channels, self._device = channels, device
         self._batch_size, self._seed, self._shuffle, self._drop_last = batch_size, seed, shuffle, drop_last
@@ -128,6 +142,15 @@ class Batches:
         Raises:
             RunFailure: an image that could be read before can no longer be read.
         """
+        if self._chances is None:
+            yield from self._epoch(epoch, start, stop)
+            return
+        again = torch.from_numpy(earlier(np.concatenate(self.rows(epoch))))
+        for place, batch in enumerate(self._epoch(epoch, start, stop), start):
+            first = place * self._batch_size
+            yield replace(batch, again=again[first : first + len(batch.index)])
+
+    def _epoch(self, epoch: int, start: int, stop: int | None) -> Iterator[Batch]:
         plan = self.rows(epoch, start)
         if stop is not None:
             plan = plan[: stop - start]
@@ -142,7 +165,7 @@ class Batches:
 
     def rows(self, epoch: int, start: int = 0) -> list[Rows]:
         """Which cases make up the batches `start`, `start` + 1, ... of this epoch; nothing is read."""
-        rows = epoch_order(self._count, self._seed, epoch) if self._shuffle else np.arange(self._count)
+        rows = epoch_order(self._count, self._seed, epoch, self._chances) if self._shuffle else np.arange(self._count)
         return [rows[at * self._batch_size : (at + 1) * self._batch_size] for at in range(start, len(self))]
 
     def shared(self, share: Share) -> Batches:
@@ -155,10 +178,17 @@ class Batches:
         """Positions in a batch of these cases that this process holds, or None where it holds them all."""
         return None if self._share.of == 1 else torch.from_numpy(self._share.own(len(rows), self._batch_size))
 
+    def drawn(self, chances: npt.NDArray[np.float64]) -> Batches:
+        """The same images, as many per epoch, drawn with repetition by these chances [n], which add up to 1."""
+        uneven = copy.copy(self)
+        uneven._chances = chances
+        return uneven
+
     def in_order(self) -> Batches:
         """The same images from the same place, every one of them once and in this process, as the samples stand."""
         ordered = self.shared(Share())
         ordered._shuffle = ordered._drop_last = False
+        ordered._chances = None
         return ordered
 
     def _planes(self, plan: Sequence[Rows]) -> Iterator[Tensor]:
@@ -248,12 +278,6 @@ def open_batches(
         memory_bytes=opened.memory_bytes,
         skipped=tuple((failure.path, failure.reason) for failure in opened.failures),
     )
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> Rows:
-    """A permutation of 0..count-1 that depends on seed and epoch alone."""
-    sequence = np.random.SeedSequence([seed, epoch])
-    return np.random.Generator(np.random.PCG64(sequence)).permutation(count).astype(np.int64, copy=False)
 
 
 def default_workers() -> int:

@@ -16,7 +16,6 @@ from accelerate.utils import set_seed
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
-from medcli.data.augment import Augmentation
 from medcli.data.batches import Batch, Batches
 from medcli.data.dataset import Samples
 from medcli.data.shares import Share
@@ -42,6 +41,7 @@ from medcli.training.frozen import (
     refuse_other_backbone,
     uses_features,
 )
+from medcli.training.imbalance import adjustment_of, augmentation_of, mixing_of
 from medcli.training.inputs import describe_cases, enlargement_note, open_splits, storage_notes
 from medcli.training.interruption import Interruption
 from medcli.training.join import everything_learns, join, launcher_note, normalisation_note, own_device
@@ -54,6 +54,7 @@ from medcli.training.plan import Plan
 from medcli.training.probe import probe_head, probes
 from medcli.training.processes import place
 from medcli.training.progress import TrainingProgress
+from medcli.training.sampling import balanced_chances
 from medcli.training.schedules import Schedule
 from medcli.training.strategies import plan_tuning, render_tuning
 from medcli.training.team import explain_lost
@@ -131,6 +132,9 @@ def prepare(
     freeze(classifier, plan)
     with explain_out_of_memory(plan):
         batches = open_splits(plan, device, progress, team)
+    if settings.sampler == "balanced":
+        train = batches["train"]
+        batches["train"] = train.drawn(balanced_chances(plan.data.target, train.samples.labels))
     notes += enlargement_note(plan) + storage_notes(batches)
     if not uses_features(plan):
         refuse_lone_images(classifier, batches["train"], plan, team.share)
@@ -151,6 +155,7 @@ def prepare(
     team.draw_apart(compute.seed)
     train_samples = plan.data.splits["train"]
     weights = class_weights(settings.class_weights, plan.data.target, train_samples.labels)
+    adjustment = adjustment_of(settings, plan.data.target, train_samples.labels)
     parts = Parts(
         accelerator=accelerator,
         classifier=classifier,
@@ -164,14 +169,15 @@ def prepare(
             weights=None if weights is None else torch.from_numpy(weights).to(device),
             gamma=settings.focal_gamma,
             smoothing=settings.label_smoothing,
+            adjustment=None if adjustment is None else torch.from_numpy(adjustment).to(device),
         ),
         batches=batches["train"].shared(team.share),
-        augment=None
-        if settings.augment == "none" and settings.flip == "none"
-        else Augmentation(settings.augment, settings.flip, compute.seed),
+        augment=augmentation_of(settings, compute.seed),
         preprocessing=plan.preprocessing,
         settings=settings,
         describe=lambda cases: describe_cases(batches["train"].samples, cases),
+        swap=plan.swap,
+        mixing=mixing_of(settings, compute.seed),
         tuning=tuning,
         team=team,
     )

@@ -22,7 +22,9 @@ from medcli.models.classifier import Classifier
 from medcli.settings.groups import TrainingSettings
 from medcli.training.checkpoint import Position
 from medcli.training.interruption import Interruption
+from medcli.training.label_guards import Swap
 from medcli.training.losses import Criterion
+from medcli.training.mixing import Mixing
 from medcli.training.optimisers import set_rate
 from medcli.training.progress import TrainingProgress
 from medcli.training.schedules import Schedule
@@ -70,6 +72,8 @@ class Parts:
         settings: how to learn.
         tuning: rates of single blocks and when they join in, or None.
         team: the processes that learn together.
+        swap: which labels change places with a mirrored image, or None.
+        mixing: blends or patches pairs of images, or None.
         patients: describes cases by position, for error messages.
     """
 
@@ -87,6 +91,8 @@ class Parts:
     describe: Callable[[Sequence[int]], str]
     tuning: Tuning | None = None
     team: Team = field(default_factory=Team)
+    swap: Swap | None = None
+    mixing: Mixing | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -100,9 +106,16 @@ class Parts:
         if self.preprocessing is None:
             return images
         if self.augment is not None:
-            images = self.augment(images, batch.held, epoch)
+            images = self.augment(images, batch.held_keys, epoch)
         images = normalise(images, self.preprocessing)
         return images.contiguous(memory_format=torch.channels_last)
+
+    def labels(self, batch: Batch, epoch: int) -> Tensor:
+        """The labels of the whole batch on the device, as they are after augmentation."""
+        labels = batch.labels.to(self.accelerator.device, non_blocking=True)
+        if self.swap is None or self.augment is None:
+            return labels
+        return self.swap(labels, self.augment.mirrored(batch.keys, epoch))
 
 
 class Journal(Protocol):
@@ -135,11 +148,14 @@ def learn_window(parts: Parts, window: Sequence[Batch], epoch: int) -> Tensor:
     team, count = parts.team, sum(len(batch.index) for batch in window)
     total = torch.zeros((), device=parts.accelerator.device)
     for batch in window:
-        labels = batch.labels.to(parts.accelerator.device, non_blocking=True)
+        labels = parts.labels(batch, epoch)
+        mixed = None if parts.mixing is None else parts.mixing.draw(batch, epoch, team.share)
         with team.quiet(parts.accelerator, parts.forward, last=batch is window[-1]):
             with parts.accelerator.autocast():
-                raw = parts.forward(parts.images(batch, epoch))
-            loss = parts.criterion(team.whole(raw.float(), batch), labels)
+                images = parts.images(batch, epoch)
+                raw = parts.forward(images if mixed is None else mixed.images(images))
+            whole = team.whole(raw.float(), batch)
+            loss = parts.criterion(whole, labels) if mixed is None else mixed.loss(parts.criterion, whole, labels)
             parts.accelerator.backward(loss * (team.factor(batch) * len(batch.index) / count))
         total += loss.detach() * len(batch.index)
     if parts.settings.clip_grad > 0:

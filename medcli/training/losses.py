@@ -69,6 +69,7 @@ def make_criterion(
     weights: Tensor | None = None,
     gamma: float = 2.0,
     smoothing: float = 0.0,
+    adjustment: Tensor | None = None,
 ) -> Criterion:
     """The criterion `(raw outputs, labels) -> mean loss` of a target.
 
@@ -78,9 +79,13 @@ def make_criterion(
         weights: per class [K] (or [O, Kmax] for multioutput), or the positive weight per label [L]; None for none.
         gamma: focusing strength of `focal`.
         smoothing: label smoothing.
+        adjustment: added to the raw outputs, shaped like those of one case: logit adjustment (Menon et al., ICLR 2021).
 
     The labels of multioutput that are -1 and the labels of multilabel that are NaN have a gradient of exactly zero.
     """
+    if adjustment is not None:
+        plain = make_criterion(target, loss, weights=weights, gamma=gamma, smoothing=smoothing)
+        return lambda raw, labels: plain(raw + adjustment, labels)
     if target.task == "multilabel":
         return _multilabel(loss, weights, gamma, smoothing)
     if target.task == "multioutput":

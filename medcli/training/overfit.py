@@ -41,7 +41,7 @@ class Overfit:
 def overfit_batch(prepared: Prepared, watch: Callable[[int, float], None] = lambda step, loss: None) -> Overfit:
     """Learn the first training batch over and over, without augmentation, dropout or weight decay; writes nothing."""
     settings = replace(prepared.plan.training, scheduler="constant")
-    parts = replace(prepared.parts, augment=None, settings=settings)
+    parts = replace(prepared.parts, augment=None, mixing=None, settings=settings)
     for module in parts.classifier.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from medcli.data.dataset import DataSet, Preprocessing
-from medcli.data.target import side_names
 from medcli.errors import UsageProblem
 from medcli.models.build import ModelSpec
 from medcli.models.preprocessing import plan_preprocessing
 from medcli.plugin import ArchitectureCard
 from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings, StrategySettings, TrainingSettings
 from medcli.training.best import default_monitor
+from medcli.training.imbalance import balance_notes, fit_balance
+from medcli.training.label_guards import Swap
 from medcli.training.losses import LossName, choose_loss, head_kind
 
 __all__ = ["Plan", "plan_training"]
@@ -31,6 +32,7 @@ class Plan:
         monitor: the validation figure that chooses the best epoch.
         notes: sentences the user should read.
         strategy: how a pretrained backbone is adapted; None for plain training.
+        swap: which labels change places with a mirrored image, or None.
     """
 
     data: DataSet
@@ -44,6 +46,7 @@ class Plan:
     compute: ComputeSettings
     notes: tuple[str, ...] = ()
     strategy: StrategySettings | None = None
+    swap: Swap | None = None
 
 
 def plan_training(
@@ -85,7 +88,8 @@ def plan_training(
             hint="use `--monitor auc`",
             code="monitor-does-not-fit",
         )
-    refuse_mirrored_sides(data, training.flip)
+    labels = data.splits["train"].labels if "train" in data.splits else None
+    swap = fit_balance(data.target, loss, training, labels)
     preprocessing = plan_preprocessing(card, data_settings, model, options)
     spec = ModelSpec(
         architecture=architecture,
@@ -101,21 +105,8 @@ def plan_training(
     notes = [*data.notes]
     if not (model.pretrained or model.weights or training.init_from):
         notes.append("weights: random (`--pretrained` or `--weights FILE` start from trained ones)")
+    notes += balance_notes(training, loss)
     return Plan(
-        data, spec, preprocessing, loss, monitor, data_settings, model, training, compute, tuple(notes), strategy
+        data, spec, preprocessing, loss, monitor, data_settings, model, training, compute, tuple(notes), strategy, swap
     )
 
-
-def refuse_mirrored_sides(data: DataSet, flip: str) -> None:
-    """Mirroring an image whose label names a side of the body makes the label wrong.
-
-    Raises:
-        UsageProblem: `--flip horizontal` or `both` with such class or column names.
-    """
-    named = side_names(data.target) if flip in {"horizontal", "both"} else ()
-    if named:
-        raise UsageProblem(
-            f"`--flip {flip}` would make labels wrong: {', '.join(f'`{name}`' for name in named[:4])} name a side",
-            hint="use `--flip none` (or `vertical`, if the anatomy allows it)",
-            code="flip-breaks-labels",
-        )

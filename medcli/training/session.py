@@ -36,6 +36,7 @@ from medcli.training.best import Best
 from medcli.training.checkpoint import load_checkpoint
 from medcli.training.dry_run import DryRun, dry_run
 from medcli.training.engine import Prepared, Trained, prepare, raw_of, require_splits, train
+from medcli.training.imbalance import distortions
 from medcli.training.interruption import Interrupted
 from medcli.training.overfit import Overfit, overfit_batch
 from medcli.training.plots import draw_curves, draw_evaluation
@@ -262,6 +263,8 @@ def _facts(prepared: Prepared) -> dict[str, object]:
         "seed": prepared.plan.compute.seed,
         "images": {split: batches.note for split, batches in prepared.batches.items()},
         "weights": None if report is None else report.sentence(),
+        # What must be made up for by calibration on untouched data before probabilities are read as such.
+        "probabilities_distorted_by": list(distortions(prepared.plan.training, prepared.plan.loss)),
     }
 
 
