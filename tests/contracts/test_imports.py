@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -33,3 +34,10 @@ def test_only_the_sink_prints() -> None:
         if any(word in file.read_text(encoding="utf-8") for word in ("sys.stdout.write", "sys.stderr.write", ".echo("))
     }
     assert writers <= {"medcli/cli/output.py"}
+
+
+def test_core_tests_stand_on_no_real_plugin() -> None:
+    """Their double is medcli-echo; a plugin's own tests lie beside it."""
+    real = re.compile(r"^\s*(?:from|import)\s+(medcli_(?:chexnet|raddino|retfound|longitudinal))\b", re.MULTILINE)
+    here = Path(__file__).resolve().parents[1]
+    assert [path.name for path in here.rglob("*.py") if real.search(path.read_text(encoding="utf-8"))] == []
