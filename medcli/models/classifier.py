@@ -232,9 +232,9 @@ class Classifier(nn.Module):
             >>> model.add_adapter(rank=8, alpha=32, dropout=0.1)
             >>> counts = model.parameter_counts()
             >>> f"{counts.trainable:,} of {counts.total:,} learn"
-            '75,077 of 5,600,741 learn'
+            '75,077 of 5,599,493 learn'
         """
-        from medcli.models.adapter_file import add_adapter
+        from medcli.models.adapted import add_adapter
         from medcli.models.lora import LoraOptions
 
         add_adapter(self, LoraOptions(rank, alpha, dropout, targets, variant), name=name)
@@ -249,7 +249,7 @@ class Classifier(nn.Module):
         Raises:
             UsageProblem: trained on another base, damaged, or made for another network.
         """
-        from medcli.models.adapter_file import load_adapter
+        from medcli.models.adapted import load_adapter
 
         load_adapter(self, Path(path), name)
 
@@ -278,7 +278,7 @@ class Classifier(nn.Module):
             ...     model.load_adapter(f"{folder}/aptos", "messidor")
             >>> model.set_adapter("default")
         """
-        from medcli.models.adapter_file import save_adapter
+        from medcli.models.adapted import save_adapter
 
         save_adapter(self, Path(path))
 

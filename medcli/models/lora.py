@@ -1,0 +1,446 @@
+"""Low-rank adapters in a classifier, by peft: put in, switched, merged, and never left without effect.
+
+An adapter here is the factors in the backbone and the head that was trained with them. The classifier keeps its type,
+so that prediction, export and explanation see what they always see.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from medcli.errors import RunFailure, UsageProblem
+from medcli.models.base import Base
+from medcli.models.heads import Head, HeadKind
+from medcli.models.lora_targets import target_modules
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+    from medcli.data.target import Target
+    from medcli.models.classifier import Classifier
+    from medcli.plugin import LayerGroup
+
+__all__ = ["DEFAULT", "Adapters", "LoraOptions", "Variant"]
+
+Variant = Literal["lora", "dora", "rslora", "pissa"]
+DEFAULT = "default"
+HEAD = "medcli_head"
+_PREFIX = "base_model.model."
+_MERGE_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """What an adapter is like.
+
+    Args:
+        rank: r, of both factors.
+        alpha: the factors' product is scaled by alpha / r (rsLoRA: alpha / √r); None for 4 r.
+        dropout: before the factors.
+        targets: see `target_modules`.
+        variant: `lora` (Hu et al. 2022), `dora` (Liu et al. 2024: the length of every row learns by itself), `rslora`
+            (Kalajdzievski 2023), `pissa` (Meng et al. 2024: the factors start as the largest singular directions).
+    """
+
+    rank: int = 8
+    alpha: float | None = None
+    dropout: float = 0.0
+    targets: str | None = None
+    variant: Variant = "lora"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One adapter: its configuration, the modules it is in, its head, and what that head predicts."""
+
+    config: LoraConfig
+    modules: tuple[str, ...]
+    head: Head
+    target: Target
+    head_kind: HeadKind
+    start: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+class Adapters:
+    """The adapters of one classifier; kept by it, and made by its `add_adapter` and `load_adapter`.
+
+    Args:
+        base: the identity of its weights, or None where nobody knows.
+        channels: of the images, by which a patch embedding is known.
+    """
+
+    def __init__(self, base: Base | None, *, channels: int = 3) -> None:
+        self._tuner: Any = None
+        self._entries: dict[str, _Entry] = {}
+        self.active = ""
+        self.base = base
+        self.channels = channels
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the adapters, in the order in which they came."""
+        return tuple(self._entries)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Full names of the modules that the active adapter is in."""
+        return self._entries[self.active].modules
+
+    def add(
+        self,
+        classifier: Classifier,
+        options: LoraOptions,
+        roles: Mapping[str, Sequence[str]],
+        *,
+        name: str = DEFAULT,
+        without: Sequence[str] = (),
+    ) -> None:
+        """Put a fresh adapter in and make it the active one; outputs stay what they were.
+
+        Args:
+            roles: the card's `lora_targets`.
+            name: of the adapter.
+            without: names of modules within the backbone that are not adapted.
+
+        Raises:
+            UsageProblem: nothing to adapt, a rank that is no rank or too large for a layer, PiSSA on a convolution.
+        """
+        if options.rank < 1:
+            raise UsageProblem(f"a rank of {options.rank} is no rank", where="--rank", hint="--rank 8", code="bad-rank")
+        plain = _unwrapped(classifier.backbone)
+        chosen = [
+            name_
+            for name_ in target_modules(classifier.backbone, options.targets, roles, channels=self.channels)
+            if name_ not in without
+        ]
+        if not chosen:
+            raise UsageProblem(
+                "every module that `--targets` names is in a frozen stage",
+                where="--freeze-layers",
+                hint="freeze fewer stages",
+                code="no-targets",
+            )
+        _refuse_large_rank({name_: plain[name_] for name_ in chosen}, options.rank)
+        if options.variant == "pissa":
+            self._refuse_pissa(chosen, plain)
+        if options.variant == "dora":
+            _refuse_own_padding({name_: plain[name_] for name_ in chosen})
+        # The first adapter trains the classifier's own head; a further one must not share it.
+        head = deepcopy(classifier.medcli_head) if self._entries else classifier.medcli_head
+        self._inject(classifier, name, _config(options, [f"backbone.{one}" for one in chosen]), head)
+
+    def add_loaded(
+        self,
+        classifier: Classifier,
+        name: str,
+        config: LoraConfig,
+        tensors: Mapping[str, torch.Tensor],
+        head: Head,
+        *,
+        target: Target,
+        head_kind: HeadKind,
+    ) -> None:
+        """Put a stored adapter in and make it the active one; one of that name is replaced.
+
+        Args:
+            config: as stored.
+            tensors: as stored, under PEFT's names, the head's among them.
+            head: of the right kind; its weights are set from `tensors`.
+            target: what that head predicts.
+            head_kind: how its outputs become logits.
+
+        Raises:
+            UsageProblem: code `adapter-does-not-fit`, with names; the classifier is as before.
+        """
+        if any(entry.start for entry in self._entries.values()):
+            raise UsageProblem(
+                "a PiSSA adapter in training has changed the base weights, so no other can be loaded beside it",
+                code="adapter-does-not-fit",
+            )
+        own = {key.removeprefix(_PREFIX): value for key, value in tensors.items()}
+        head_state = {key.removeprefix(f"{HEAD}."): own.pop(key) for key in list(own) if key.startswith(f"{HEAD}.")}
+        _check_shapes(head_state, head.state_dict(), "head")
+        _check_factors(own, _unwrapped(classifier))
+        if name in self._entries:
+            self.remove(name)
+        head.load_state_dict(head_state)
+        previous = self.active
+        self._inject(classifier, name, config, head, target=target, head_kind=head_kind)
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+        expected = get_peft_model_state_dict(classifier, adapter_name=name, save_embedding_layers=False)
+        try:
+            _check_shapes(own, expected, "adapter")
+        except UsageProblem:
+            self.remove(name)
+            if previous in self._entries:
+                self.switch(classifier, previous)
+            raise
+        set_peft_model_state_dict(classifier, own, adapter_name=name)
+
+    def switch(self, classifier: Classifier, name: str) -> None:
+        """Make another adapter the active one, head included.
+
+        Raises:
+            UsageProblem: there is none of that name.
+        """
+        if name not in self._entries:
+            raise UsageProblem(
+                f"there is no adapter `{name}`",
+                hint=f"loaded: {', '.join(f'`{known}`' for known in self._entries)}",
+                code="no-adapter",
+            )
+        entry = self._entries[name]
+        self._tuner.set_adapter(name)
+        self.active = name
+        place = next(classifier.backbone.parameters()).device
+        classifier.medcli_head = entry.head.to(place).train(classifier.medcli_head.training)
+        classifier.target, classifier.head_kind = entry.target, entry.head_kind
+        classifier.medcli_head.requires_grad_(True)
+
+    def remove(self, name: str) -> None:
+        """Take an adapter out; the base is as it was before it came."""
+        self._entries.pop(name)
+        self._tuner.delete_adapter(name)
+        if not self._entries:
+            self._tuner.unload()
+            self._tuner, self.active = None, ""
+
+    def tensors(self, classifier: nn.Module) -> dict[str, torch.Tensor]:
+        """The active adapter and its head under PEFT's names, for this classifier or a copy of it (an average).
+
+        A PiSSA adapter becomes a plain one of twice the rank on the untouched base: B A - B0 A0 as one product.
+        """
+        from peft import get_peft_model_state_dict
+
+        entry = self._entries[self.active]
+        state = dict(classifier.state_dict())
+        found = get_peft_model_state_dict(
+            classifier, state_dict=state, adapter_name=self.active, save_embedding_layers=False
+        )
+        for module, (first, second) in entry.start.items():
+            a, b = f"{module}.lora_A.weight", f"{module}.lora_B.weight"
+            found[a] = torch.cat([found[a], first.to(found[a])], 0)
+            found[b] = torch.cat([found[b], -second.to(found[b])], 1)
+        found |= {name: value for name, value in state.items() if name.startswith(f"{HEAD}.")}
+        return {f"{_PREFIX}{name}": value for name, value in found.items()}
+
+    def config(self) -> dict[str, Any]:
+        """The active adapter's configuration as PEFT stores it, with full names of modules."""
+        entry = self._entries[self.active]
+        document = entry.config.to_dict()
+        if entry.start:
+            document |= {
+                "r": 2 * document["r"],
+                "lora_alpha": 2 * document["lora_alpha"],
+                "init_lora_weights": True,
+            }
+        document = {key: sorted(value) if isinstance(value, set) else value for key, value in document.items()}
+        own = {"target_modules": sorted(entry.modules), "modules_to_save": [HEAD], "inference_mode": True}
+        return {**document, **own}
+
+    def merge(self, classifier: Classifier, images: torch.Tensor) -> float:
+        """Add the active adapter to the base weights and take all wrappers out.
+
+        Args:
+            images: [B, C, S, S], on which the outputs before and after are compared.
+
+        Returns:
+            the largest difference of an output.
+
+        Raises:
+            RunFailure: code `merge-not-exact` when it is above 1e-5; the classifier is as before.
+        """
+        mode = classifier.training
+        classifier.eval()
+        layers = wrappers(classifier)
+        kept = {name: layer.get_base_layer().weight.detach().clone() for name, layer in layers.items()}
+        with torch.no_grad():
+            before = classifier(images)
+            for layer in layers.values():
+                layer.merge(safe_merge=True, adapter_names=[self.active])
+            after = classifier(images)
+        finite = torch.isfinite(before)
+        one, other = before[finite].tolist(), after[finite].tolist()
+        difference = max((abs(a - b) for a, b in zip(one, other, strict=True)), default=float("nan"))
+        # Beyond 1 the limit is relative: a float32 output of 50 cannot be told from another to 1e-5.
+        limit = _MERGE_TOLERANCE * max(1.0, *map(abs, one), 1.0)
+        if not difference <= limit:
+            with torch.no_grad():
+                for name, layer in layers.items():
+                    layer.merged_adapters.clear()
+                    layer.get_base_layer().weight.copy_(kept[name])
+            classifier.train(mode)
+            raise RunFailure(
+                f"merged, the outputs differ by {difference:.2g}, more than {_MERGE_TOLERANCE:g}: nothing was merged",
+                hint="a module may use its weight in another way than by calling the layer; choose other `--targets`",
+                code="merge-not-exact",
+            )
+        self._tuner.unload()
+        for parameter in classifier.parameters():
+            parameter.requires_grad_(True)
+        classifier.train(mode)
+        return difference
+
+    def regroup(self, groups: Sequence[LayerGroup]) -> tuple[LayerGroup, ...]:
+        """Layer groups of the backbone under the names that its parameters have inside the wrappers."""
+        wrapped = {module.removeprefix("backbone.") for entry in self._entries.values() for module in entry.modules}
+
+        def renamed(name: str) -> str:
+            module, _, last = name.rpartition(".")
+            return f"{module}.base_layer.{last}" if module in wrapped else name
+
+        return tuple(replace(group, parameters=tuple(renamed(name) for name in group.parameters)) for group in groups)
+
+    def _inject(
+        self,
+        classifier: Classifier,
+        name: str,
+        config: LoraConfig,
+        head: Head,
+        *,
+        target: Target | None = None,
+        head_kind: HeadKind | None = None,
+    ) -> None:
+        from peft.tuners.lora import LoraModel
+
+        modules = tuple(sorted(config.target_modules or ()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about models of transformers, which a classifier is not
+            if self._tuner is None:
+                self._tuner = LoraModel(classifier, {name: config}, name)
+            else:
+                self._tuner.peft_config[name] = config
+                self._tuner.inject_adapter(classifier, name)
+        start = {}
+        if str(config.init_lora_weights).startswith("pissa"):
+            layers = wrappers(classifier)
+            start = {
+                one: (layer.lora_A[name].weight.detach().clone(), layer.lora_B[name].weight.detach().clone())
+                for one, layer in layers.items()
+            }
+        self._entries[name] = _Entry(
+            config, modules, head, target or classifier.target, head_kind or classifier.head_kind, start
+        )
+        self.switch(classifier, name)
+
+    def _refuse_pissa(self, chosen: Sequence[str], plain: Mapping[str, nn.Module]) -> None:
+        convolutions = [name for name in chosen if isinstance(plain[name], nn.Conv2d)]
+        if convolutions:
+            raise UsageProblem(
+                f"PiSSA takes the singular vectors of a matrix, and {_few(convolutions)} "
+                f"{'are convolutions' if len(convolutions) > 1 else 'is a convolution'}",
+                where="--variant",
+                hint="`--variant lora`, `dora` or `rslora`; or linear layers: `--targets all-linear`",
+                code="pissa-on-convolutions",
+            )
+        if self._entries:
+            raise UsageProblem(
+                "PiSSA changes the base weights, which another adapter uses",
+                where="--variant",
+                hint="`--variant lora`",
+                code="pissa-beside-others",
+            )
+
+
+def _config(options: LoraOptions, modules: list[str]) -> LoraConfig:
+    from peft import LoraConfig
+
+    alpha = 4 * options.rank if options.alpha is None else options.alpha
+    return LoraConfig(
+        r=options.rank,
+        lora_alpha=alpha,  # peft divides it by the rank; any number will do
+        lora_dropout=options.dropout,
+        target_modules=modules,
+        use_dora=options.variant == "dora",
+        use_rslora=options.variant == "rslora",
+        init_lora_weights="pissa" if options.variant == "pissa" else True,
+    )
+
+
+def _unwrapped(network: nn.Module) -> dict[str, nn.Module]:
+    """Modules by the names they had before any adapter."""
+    wrapped = wrappers(network)
+    return {
+        name: wrapped[name].get_base_layer() if name in wrapped else module for name, module in network.named_modules()
+    }
+
+
+def wrappers(network: nn.Module) -> dict[str, Any]:
+    """peft's wrappers by name."""
+    from peft.tuners.lora import LoraLayer
+
+    return {name: module for name, module in network.named_modules() if isinstance(module, LoraLayer)}
+
+
+def _refuse_large_rank(modules: Mapping[str, nn.Module], rank: int) -> None:
+    sizes = {name: _full_rank(module) for name, module in modules.items()}
+    small = [name for name, size in sizes.items() if size < rank]
+    if small:
+        most = min(sizes.values())
+        raise UsageProblem(
+            f"a rank of {rank} is larger than {len(small)} of {len(sizes)} layers to adapt: {_few(small)} "
+            f"({'the smallest ' if len(small) > 1 else ''}of rank {most})",
+            where="--rank",
+            hint=f"`--rank {most}`, or other `--targets`",
+            code="bad-rank",
+        )
+
+
+def _refuse_own_padding(modules: Mapping[str, nn.Module]) -> None:
+    odd = [
+        name
+        for name, module in modules.items()
+        if isinstance(module, nn.Conv2d) and type(module).forward is not nn.Conv2d.forward
+    ]
+    if odd:
+        raise UsageProblem(
+            f"DoRA computes a convolution anew, and {_few(odd)} pad in a way of their own that it does not know",
+            where="--variant",
+            hint="`--variant lora` or `rslora`",
+            code="dora-on-padding",
+        )
+
+
+def _full_rank(module: nn.Module) -> int:
+    shape = tuple(module.weight.shape)  # type: ignore[arg-type]
+    return int(min(shape[0], prod(shape[1:])))
+
+
+def _check_factors(tensors: Mapping[str, torch.Tensor], modules: Mapping[str, nn.Module]) -> None:
+    """Every stored factor must belong to a module that is there, before anything is wrapped."""
+    homes = {name.partition(".lora_")[0] for name in tensors}
+    strange = sorted(home for home in homes if home not in modules)
+    if strange or not homes:
+        raise UsageProblem(
+            f"the adapter belongs to another network: it has factors for {_few(strange)}, which this one has not"
+            if strange
+            else "the file holds no adapter",
+            code="adapter-does-not-fit",
+        )
+
+
+def _check_shapes(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], what: str) -> None:
+    wrong = [
+        name
+        for name in sorted(found.keys() | expected.keys())
+        if name not in found or name not in expected or found[name].shape != expected[name].shape
+    ]
+    if wrong:
+        raise UsageProblem(
+            f"the stored {what} does not fit this network: {len(wrong)} of {len(expected)} tensors: {_few(wrong)}",
+            code="adapter-does-not-fit",
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in list(names)[:3])
+    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
