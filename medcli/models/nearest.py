@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from medcli.data.target import Target
 from medcli.errors import UsageProblem
 
-__all__ = ["SMALLEST_SHARE", "NearestHead"]
+__all__ = ["SMALLEST_SHARE", "NearestHead", "too_many_neighbours"]
 
 SMALLEST_SHARE = 1e-6
 """What a class without a single vote counts as, so that logits stay finite; it moves no probability by more."""
@@ -64,12 +64,7 @@ class NearestHead(nn.Module):
             UsageProblem: more neighbours than cases.
         """
         if not 1 <= neighbours <= len(features):
-            raise UsageProblem(
-                f"{neighbours} neighbours cannot vote among {len(features)} training images",
-                where="--nearest",
-                hint=f"`--nearest {max(1, len(features) // 2)}` or fewer",
-                code="too-many-neighbours",
-            )
+            raise too_many_neighbours(neighbours, len(features))
         self.make_room(len(features))
         self.stored.copy_(F.normalize(features.float(), dim=1))
         self.labels.copy_(labels)
@@ -117,3 +112,13 @@ class NearestHead(nn.Module):
             nearest = likeness[:, voters].topk(min(count, len(voters))).indices
             columns.append(F.one_hot(labels[voters, column][nearest], classes).float().mean(dim=1))
         return torch.stack(columns, dim=1)
+
+
+def too_many_neighbours(neighbours: int, cases: int) -> UsageProblem:
+    """The error for more votes than there are cases."""
+    return UsageProblem(
+        f"{neighbours} neighbours cannot vote among {cases} training images",
+        where="--nearest",
+        hint=f"`--nearest {max(1, cases // 2)}` or fewer",
+        code="too-many-neighbours",
+    )

@@ -28,7 +28,7 @@ from medcli.models.tensor_file import write_tensors
 from medcli.prediction.feature_cache import FeatureCache
 from medcli.prediction.features import PLAIN, Extractor, View
 from medcli.runs.directory import RunDirectory
-from medcli.training.loop import Ema
+from medcli.training.loop import Ema, Parts
 from medcli.training.nearest import remember
 from medcli.training.plan import Plan
 
@@ -45,6 +45,7 @@ __all__ = [
     "keep_head",
     "learner",
     "on_features",
+    "passes",
     "refuse_other_backbone",
     "uses_features",
     "with_head",
@@ -59,6 +60,17 @@ Progress = Callable[[str, int, int], None]
 def uses_features(plan: Plan) -> bool:
     """Whether the backbone never changes in this training, so that its features may stand for the images."""
     return plan.strategy is not None and plan.strategy.strategy in {"frozen", "knn"}
+
+
+def passes(plan: Plan) -> int:
+    """How many images go through the backbone before the first step, all splits and views together."""
+    if not uses_features(plan):
+        return 0
+    asked = None if plan.strategy is None else plan.strategy.feature_views
+    return sum(
+        len(samples) * (min(asked or 1, plan.training.epochs) if split == "train" else 1)
+        for split, samples in plan.data.splits.items()
+    )
 
 
 def learner(plan: Plan, network: nn.Module) -> nn.Module:
@@ -114,6 +126,10 @@ class Views:
     keys: list[str | None] = field(default_factory=list)
     held: dict[int, Tensor] = field(default_factory=dict)
 
+    def view(self, epoch: int) -> View:
+        """What an epoch (0-based) sees."""
+        return self.views[epoch % len(self.views)]
+
     def of(self, epoch: int) -> Tensor:
         """float32 [n, D] of an epoch (0-based)."""
         return self.get(epoch % len(self.views))
@@ -136,9 +152,9 @@ class Views:
 class FeatureBatches:
     """Training batches of the very cases and order that the images would come in, with features [B, D] as `images`."""
 
-    def __init__(self, batches: Batches, views: Views) -> None:
+    def __init__(self, batches: Batches, views: Views, parts: Parts) -> None:
         self.samples = batches.samples
-        self._batches, self._views = batches, views
+        self._batches, self._views, self._parts = batches, views, parts
         self._labels = torch.from_numpy(np.ascontiguousarray(batches.samples.labels))
 
     def __len__(self) -> int:
@@ -147,11 +163,18 @@ class FeatureBatches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches `start`, `start` + 1, ... of this epoch."""
-        features = self._views.of(epoch)
+        features, labels = self._views.of(epoch), self._seen_labels(self._views.view(epoch))
         for rows in self._batches.rows(epoch, start):
             chosen, own = torch.from_numpy(rows), self._batches.own(rows)
             held = chosen if own is None else chosen[own]
-            yield Batch(features.index_select(0, held), self._labels.index_select(0, chosen), chosen, own)
+            yield Batch(features.index_select(0, held), labels.index_select(0, chosen), chosen, own)
+
+    def _seen_labels(self, view: View) -> Tensor:
+        """Labels [n, ...] as they are in a view: a mirrored image may have changed them."""
+        swap, augment = self._parts.swap, self._parts.augment
+        if swap is None or augment is None or view.augment is None:
+            return self._labels
+        return swap(self._labels, augment.mirrored(torch.arange(len(self._labels)), view.number))
 
 
 class HeadAverage:
@@ -186,6 +209,8 @@ def on_features(prepared: Prepared, *, cache: FeatureCache | None, progress: Pro
         UsageProblem: `knn` with more neighbours than training images.
     """
     plan, parts = prepared.plan, prepared.parts
+    if not isinstance(parts.batches, Batches):
+        raise TypeError("these batches hold features already")
     knn = plan.spec.head_kind == "knn"
     views, notes = ((PLAIN,), []) if knn else _choose_views(prepared)
     extractor = extractor_of(prepared)
@@ -212,11 +237,11 @@ def on_features(prepared: Prepared, *, cache: FeatureCache | None, progress: Pro
     if found:
         notes.append(f"features found in the cache: {', '.join(found)}")
     if knn:
-        remember(prepared, rows["train"])
-    shared = prepared.batches["train"].shared(parts.team.share)
+        notes.append(remember(prepared, rows["train"]))
+    learnt = FeatureBatches(parts.batches, training, parts)
     return replace(
         prepared,
-        parts=replace(parts, batches=FeatureBatches(shared, training), augment=None, preprocessing=None),
+        parts=replace(parts, batches=learnt, augment=None, preprocessing=None, swap=None, mixing=None),
         features=HeadFeatures(extractor, rows, seconds if made else 0.0, made),
         notes=(*prepared.notes, *notes),
     )

@@ -16,6 +16,7 @@ from medcli.training.best import default_monitor
 from medcli.training.imbalance import balance_notes, fit_balance
 from medcli.training.label_guards import Swap
 from medcli.training.losses import LossName, choose_loss, head_kind
+from medcli.training.nearest import refuse_too_many
 
 __all__ = ["Plan", "plan_training"]
 
@@ -73,6 +74,8 @@ def plan_training(
         UsageProblem: settings that contradict the target or each other.
     """
     knn = strategy is not None and strategy.strategy == "knn"
+    if strategy is not None and knn and "train" in data.splits:
+        refuse_too_many(strategy.nearest, len(data.splits["train"]))
     # Votes are shares of classes, also where the classes are grades.
     loss = choose_loss(data.target, "ce" if knn and data.target.task == "ordinal" else training.loss)
     if training.label_smoothing and loss in {"corn", "coral", "asl"}:
@@ -109,4 +112,3 @@ def plan_training(
     return Plan(
         data, spec, preprocessing, loss, monitor, data_settings, model, training, compute, tuple(notes), strategy, swap
     )
-

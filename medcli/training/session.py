@@ -36,8 +36,10 @@ from medcli.training.best import Best
 from medcli.training.checkpoint import load_checkpoint
 from medcli.training.dry_run import DryRun, dry_run
 from medcli.training.engine import Prepared, Trained, prepare, raw_of, require_splits, train
+from medcli.training.frozen import passes
 from medcli.training.imbalance import distortions
 from medcli.training.interruption import Interrupted
+from medcli.training.nearest import few_neighbours
 from medcli.training.overfit import Overfit, overfit_batch
 from medcli.training.plots import draw_curves, draw_evaluation
 from medcli.training.processes import place
@@ -194,13 +196,14 @@ def rehearse(start: Start, watch: Watch) -> DryRun:
     few = {"train": take(samples, range(min(len(samples), window)))}
     small = replace(
         plan,
+        strategy=plan.strategy and few_neighbours(plan.strategy, len(few["train"])),
         data=replace(plan.data, splits=few),
         data_settings=replace(plan.data_settings, cache="memory", cache_limit=None),
     )
-    prepared = prepare(small, progress=watch.reading)
+    prepared = prepare(small, progress=watch.reading, keep_features=False)
     for note in prepared.notes:
         watch.say(note)
-    return dry_run(prepared, steps)
+    return dry_run(prepared, steps, passes(plan))
 
 
 def try_one_batch(start: Start, watch: Watch) -> Overfit:
@@ -216,6 +219,7 @@ def try_one_batch(start: Start, watch: Watch) -> Overfit:
             data_settings=replace(plan.data_settings, cache="memory", cache_limit=None),
         ),
         progress=watch.reading,
+        keep_features=False,
     )
     return overfit_batch(prepared)
 

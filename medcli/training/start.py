@@ -23,6 +23,7 @@ from medcli.settings.commands import COMMANDS
 from medcli.settings.fields import all_fields
 from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings, OutputSettings, TrainingSettings
 from medcli.settings.resolve import Resolved, resolve, survey
+from medcli.training.nearest import refuse_continuing
 from medcli.training.plan import Plan, plan_training
 
 __all__ = ["MAY_CHANGE", "Finished", "Start", "adapted", "continued", "fresh"]
@@ -157,6 +158,7 @@ def continued(architecture: str | None, given: Mapping[str, Any]) -> Start | Fin
             hint=f"leave the architecture out: `medcli {status.command} --resume {run.path}`",
             code="other-architecture",
         )
+    refuse_continuing(resolved.values.get("strategy"), str(run.path))
     _refuse_changes(run, resolved, given)
     extend = int(given.get("extend") or 0)
     if status.state == "completed" and not extend:

@@ -142,7 +142,7 @@ def _rehearsed(output: Output, figures: DryRun) -> None:
         ("parameters", f"{figures.parameters:,}"),
         ("of which learn", f"{figures.trainable:,}"),
         ("device, precision", f"{figures.device}, {figures.precision}"),
-        ("loss of the first step", f"{figures.loss:.4f}"),
+        ("loss of the first step", "nothing is learnt" if figures.loss is None else f"{figures.loss:.4f}"),
         ("seconds per step", f"{figures.seconds_per_step:.3f}"),
         ("steps per epoch", f"{figures.steps_per_epoch:,}"),
         ("estimate", f"{figures.hours:.2f} hours for {figures.epochs} epochs, without validation"),
