@@ -94,7 +94,9 @@ def test_a_signal_reaches_every_process_once(tmp_path: Path, number: signal.Sign
         ),
         encoding="utf-8",
     )
-    starter = f"import sys; from medcli.training.processes import run_processes as r; c = [sys.executable, {str(script)!r}]"
+    starter = (
+        f"import sys; from medcli.training.processes import run_processes as r; c = [sys.executable, {str(script)!r}]"
+    )
     parent = subprocess.Popen([sys.executable, "-c", f"{starter}; sys.exit(r(2, c).code)"], start_new_session=True)
     while not all((tmp_path / f"ready{rank}").exists() for rank in range(2)):
         time.sleep(0.05)
