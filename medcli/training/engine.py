@@ -21,7 +21,7 @@ from medcli.data.dataset import Samples
 from medcli.data.shares import Share
 from medcli.errors import UsageProblem
 from medcli.evaluation.monitor import monitor_metrics
-from medcli.models.build import Built, build_classifier, load_model, save_model
+from medcli.models.build import Built, build_classifier, load_model, load_run, save_model
 from medcli.models.classifier import Classifier
 from medcli.models.device import Precision, choose_precision
 from medcli.prediction.feature_cache import FeatureCache
@@ -130,6 +130,7 @@ def prepare(
     if settings.init_from:
         notes.append(start_from(classifier, plan, Path(settings.init_from)))
     freeze(classifier, plan)
+    notes += adapt(classifier, plan, settings.freeze_layers)
     with explain_out_of_memory(plan):
         batches = open_splits(plan, device, progress, team)
     if settings.sampler == "balanced":
@@ -138,7 +139,7 @@ def prepare(
     notes += enlargement_note(plan) + storage_notes(batches)
     if not uses_features(plan):
         refuse_lone_images(classifier, batches["train"], plan, team.share)
-    notes += launcher_note() + normalisation_note(classifier, team, compute.batch_size)
+    notes += launcher_note() + normalisation_note(learner(plan, classifier), team, compute.batch_size)
     classifier.to(device).to(memory_format=torch.channels_last)
     ema = ema_of(classifier, plan)
     steps = math.ceil(len(batches["train"]) / settings.accumulate)
@@ -147,7 +148,8 @@ def prepare(
         tuning = plan_tuning(classifier, plan.strategy, settings, steps)
         tuning.begin_epoch(classifier, 0)
         notes += [*tuning.notes, f"strategy {tuning.strategy}:\n{render_tuning(tuning)}"]
-    optimizer = make_optimizer(classifier, settings, device, tuning)
+    loraplus = plan.lora.loraplus_ratio if plan.lora else 1.0
+    optimizer = make_optimizer(classifier, settings, device, tuning, loraplus=loraplus)
     subject = learner(plan, classifier)
     callable_ = torch.compile(subject) if settings.compile else subject
     with everything_learns(team, optimizer):
@@ -197,7 +199,11 @@ def start_from(classifier: Classifier, plan: Plan, run: Path) -> str:
             hint="`medcli runs list` shows the runs here",
             code="not-a-run",
         )
-    loaded = load_model(run / "model.safetensors" if run.is_dir() else run)
+    if plan.lora is not None and is_adapted(run):
+        return take_base(classifier, plan, run)
+    loaded = load_run(open_run(run)) if run.is_dir() else load_model(run)
+    if loaded.classifier.adapters is not None:
+        loaded.classifier.merge()
     if loaded.spec.architecture != plan.spec.architecture:
         raise UsageProblem(
             f"`{run}` is a `{loaded.spec.architecture}`, whose weights do not fit a `{plan.spec.architecture}`",
@@ -206,6 +212,7 @@ def start_from(classifier: Classifier, plan: Plan, run: Path) -> str:
             code="other-architecture",
         )
     classifier.backbone.load_state_dict(loaded.classifier.backbone.state_dict())
+    classifier.origin = run_origin(plan, run)
     same = loaded.spec.target == plan.spec.target and loaded.spec.head_kind == plan.spec.head_kind != "knn"
     if same and loaded.spec.head_norm == plan.spec.head_norm:
         classifier.medcli_head.load_state_dict(loaded.classifier.medcli_head.state_dict())
@@ -242,7 +249,7 @@ def freeze(classifier: Classifier, plan: Plan) -> None:
     settings = plan.training
     if settings.freeze_backbone:
         classifier.freeze_backbone()
-    elif settings.freeze_layers and plan.strategy is None:
+    elif settings.freeze_layers and plan.strategy is None and plan.lora is None:
         classifier.freeze_stages(settings.freeze_layers)
     if settings.grad_checkpointing:
         enable = getattr(classifier.backbone, "set_grad_checkpointing", None)
@@ -323,19 +330,16 @@ class RunJournal:
         state = team.state(network)
         if not team.first:
             return
-        save_model(
-            self.run.model_file,
-            network,
-            plan.spec,
-            plan.preprocessing,
-            {
-                "epoch": position.best.epoch,
-                "monitor": position.best.monitor,
-                # A validation split without one of the classes has no AUC; JSON has no NaN.
-                "value": None if math.isnan(position.best.value) else position.best.value,
-            },
-            state=state,
-        )
+        best = {
+            "epoch": position.best.epoch,
+            "monitor": position.best.monitor,
+            # A validation split without one of the classes has no AUC; JSON has no NaN.
+            "value": None if math.isnan(position.best.value) else position.best.value,
+        }
+        if plan.lora is not None:
+            keep_adapter(self.run, plan, self.prepared.parts.classifier, network, best, state)
+            return
+        save_model(self.run.model_file, network, plan.spec, plan.preprocessing, best, state=state)
 
     def epoch_done(self, row: dict[str, Any]) -> None:
         if not self.prepared.parts.team.first:
