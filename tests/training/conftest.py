@@ -14,7 +14,7 @@ import torch
 from medcli.data.load import load_data
 from medcli.registry.cards import parse_options, read_card
 from medcli.registry.discovery import discover, find
-from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings, TrainingSettings
+from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings, StrategySettings, TrainingSettings
 from medcli.training.plan import Plan, plan_training
 
 ARCHITECTURE = "timm/test_resnet"
@@ -88,7 +88,7 @@ def make_plan(archive: Path) -> MakePlan:
         given = defaults | settings
         groups = {
             kind: kind(**{f.name: given[f.name] for f in fields(kind) if f.name in given})
-            for kind in (DataSettings, ModelSettings, TrainingSettings, ComputeSettings)
+            for kind in (DataSettings, ModelSettings, TrainingSettings, ComputeSettings, StrategySettings)
         }
         known = {f.name for kind in groups for f in fields(kind)}
         assert set(given) <= known, f"no such setting: {set(given) - known}"
@@ -103,6 +103,7 @@ def make_plan(archive: Path) -> MakePlan:
             model=groups[ModelSettings],
             training=groups[TrainingSettings],
             compute=groups[ComputeSettings],
+            strategy=groups[StrategySettings] if "strategy" in given else None,
         )
 
     return make
