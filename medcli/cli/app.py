@@ -39,6 +39,7 @@ class Place:
 COMMAND_TABLE: Mapping[str, Place] = {
     "train": Place("medcli.cli.commands.train:train", "train an architecture on your images"),
     "finetune": Place("medcli.cli.commands.finetune:finetune", "adapt a pretrained architecture or a run"),
+    "lora": Place("medcli.cli.commands.lora:lora", "adapt a backbone with low-rank adapters of a few megabytes"),
     "search": Place("medcli.cli.commands.search:search", "look for good settings of a training, on validation images"),
     "evaluate": Place("medcli.cli.commands.evaluate:evaluate", "measure a run or stored predictions, with intervals"),
     "predict": Place("medcli.cli.commands.predict:predict", "apply a run to image files"),

@@ -138,6 +138,8 @@ def store(
     network: torch.nn.Module,
     about: About,
     extra: Mapping[str, Any] | None = None,
+    *,
+    state: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write an adapter.
 
@@ -147,12 +149,13 @@ def store(
         network: whose numbers are written: the classifier, or its moving average.
         about: what else is kept.
         extra: further facts, plain JSON.
+        state: the network's state where it lies on several devices.
     """
     adapters = classifier.adapters
     if adapters is None:
         raise UsageProblem("this classifier has no adapter", code="no-adapter")
     about = replace(about, base=adapters.base)
-    write_adapter(folder, adapters.config(), adapters.tensors(network), about, extra)
+    write_adapter(folder, adapters.config(), adapters.tensors(network, state), about, extra)
 
 
 def load_adapted(run: Path, device: str | torch.device = "cpu", *, weights: str | None = None) -> LoadedModel:

@@ -8,11 +8,12 @@ from typing import Any
 
 from medcli.data.target import Target
 from medcli.errors import UsageProblem
-from medcli.models.build import build_classifier, load_model
+from medcli.models.build import build_classifier, load_model, load_run
 from medcli.models.classifier import Classifier
 from medcli.models.heads import HeadKind
 from medcli.models.preprocessing import FALLBACK_SIZE
 from medcli.models.spec import ModelSpec
+from medcli.runs.directory import RunDirectory
 
 __all__ = ["build", "load"]
 
@@ -103,12 +104,12 @@ def load(path: str | Path, *, device: str = "cpu") -> Classifier:
         ('normal', 'pneumonia')
     """
     path = Path(path)
-    file = path / "model.safetensors" if path.is_dir() else path
-    if path.is_dir() and not file.is_file():
+    run = RunDirectory(path)
+    if path.is_dir() and not run.holds_model:
         raise UsageProblem(
             f"`{path}` holds no `model.safetensors`", code="no-model-file", hint="`medcli runs list` shows the runs"
         )
-    return load_model(file, device).classifier
+    return (load_run(run, device) if path.is_dir() else load_model(path, device)).classifier
 
 
 def _target(num_classes: int | None, class_names: Sequence[str]) -> Target:

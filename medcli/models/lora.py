@@ -94,6 +94,16 @@ class Adapters:
         """Full names of the modules that the active adapter is in."""
         return self._entries[self.active].modules
 
+    @property
+    def rank(self) -> int:
+        """Rank of the active adapter's factors."""
+        return int(self._entries[self.active].config.r)
+
+    @property
+    def alpha(self) -> float:
+        """What its product is scaled by, times the rank (rsLoRA: its square root)."""
+        return float(self._entries[self.active].config.lora_alpha)
+
     def add(
         self,
         classifier: Classifier,
@@ -214,15 +224,19 @@ class Adapters:
             self._tuner.unload()
             self._tuner, self.active = None, ""
 
-    def tensors(self, classifier: nn.Module) -> dict[str, torch.Tensor]:
+    def tensors(
+        self, classifier: nn.Module, state: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
         """The active adapter and its head under PEFT's names, for this classifier or a copy of it (an average).
+
+        `state` is its state where the classifier cannot say it, because it lies on several devices.
 
         A PiSSA adapter becomes a plain one of twice the rank on the untouched base: B A - B0 A0 as one product.
         """
         from peft import get_peft_model_state_dict
 
         entry = self._entries[self.active]
-        state = dict(classifier.state_dict())
+        state = dict(classifier.state_dict() if state is None else state)
         found = get_peft_model_state_dict(
             classifier, state_dict=state, adapter_name=self.active, save_embedding_layers=False
         )

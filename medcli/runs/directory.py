@@ -30,6 +30,7 @@ OWN = (
     "status.json",
     "metrics.jsonl",
     "model.safetensors",
+    "adapter",
     "checkpoints",
     "predictions",
     "evaluation.json",
@@ -95,6 +96,16 @@ class RunDirectory:
     def model_file(self) -> Path:
         """The best weights."""
         return self.path / "model.safetensors"
+
+    @property
+    def adapter(self) -> Path:
+        """The best adapter, in PEFT's layout, where the run keeps that instead of a whole model."""
+        return self.path / "adapter"
+
+    @property
+    def holds_model(self) -> bool:
+        """Whether there are best weights already, of either kind."""
+        return self.model_file.is_file() or (self.adapter / "adapter_model.safetensors").is_file()
 
     @property
     def checkpoint_file(self) -> Path:

@@ -1,4 +1,4 @@
-"""Settings of fine-tuning: which parameters learn, how fast, and when."""
+"""Settings of fine-tuning: which parameters learn, how fast, and when; or which adapters learn beside them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from medcli.settings.option import STRATEGY, Option
 
-__all__ = ["StrategyName", "StrategySettings"]
+__all__ = ["LoraSettings", "StrategyName", "StrategySettings", "VariantName"]
 
+VariantName = Literal["lora", "dora", "rslora", "pissa"]
 StrategyName = Literal["frozen", "layerwise", "gradual", "full", "lp-ft", "knn"]
 
 
@@ -94,3 +95,60 @@ class StrategySettings:
             minimum=0,
         ),
     ] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Which low-rank adapters learn beside a pretrained backbone that stays as it is."""
+
+    rank: Annotated[
+        int,
+        Option("rank r of the adapters: 4 for a few hundred images, 8, 16 or 32 for more", STRATEGY, from_recipe=True),
+    ] = 8
+    lora_alpha: Annotated[
+        float | None,
+        Option(
+            "what they add is scaled by alpha / r (default: 4 r)",
+            STRATEGY,
+            minimum=0,
+            exclusive=True,
+            from_recipe=True,
+        ),
+    ] = None
+    lora_dropout: Annotated[
+        float, Option("dropout before the adapters", STRATEGY, minimum=0, maximum=0.95, from_recipe=True)
+    ] = 0.1
+    targets: Annotated[
+        str | None,
+        Option(
+            "modules that are adapted: `qkv`, `attn`, `mlp`, `conv`, `all-linear`, or a pattern of their names "
+            "(default: qkv where the network attends, conv where it is convolutional)",
+            STRATEGY,
+            "ROLE|PATTERN",
+            from_recipe=True,
+        ),
+    ] = None
+    variant: Annotated[
+        VariantName,
+        Option(
+            "`lora`; `dora`: the length of every row learns by itself; `rslora`: scaled by alpha / √r; `pissa`: started "
+            "from the largest singular directions",
+            STRATEGY,
+        ),
+    ] = "lora"
+    loraplus_ratio: Annotated[
+        float,
+        Option(
+            "LoRA+: the second factor learns at this multiple of `--lr` (1 for plain LoRA; its authors use 16)",
+            STRATEGY,
+            minimum=0,
+            exclusive=True,
+        ),
+    ] = 1.0
+    adapter: Annotated[
+        str | None,
+        Option("start from a copy of this adapter, in PEFT's layout", STRATEGY, "PATH", completes="path"),
+    ] = None
+    random_weights: Annotated[
+        bool, Option("adapt random weights, to try a set-up out; nothing worth having comes of it", STRATEGY)
+    ] = False

@@ -17,6 +17,7 @@ from medcli.settings.groups import (
     DataSettings,
     EvaluationSettings,
     ForeignSettings,
+    LoraSettings,
     ModelListSettings,
     ModelSettings,
     ModelShowSettings,
@@ -141,6 +142,20 @@ _TABLE: tuple[CommandSettings, ...] = (
         architecture=True,
     ),
     CommandSettings(
+        "lora",
+        (
+            Part(DataSettings),
+            Part(ModelSettings),
+            Part(LoraSettings),
+            # The backbone never learns here; whole stages may be left without adapters.
+            Part(TrainingSettings, without=("freeze_backbone",)),
+            Part(ComputeSettings),
+            Part(OutputSettings),
+        ),
+        layered=True,
+        architecture=True,
+    ),
+    CommandSettings(
         "search",
         (
             Part(SearchSettings),
@@ -148,8 +163,18 @@ _TABLE: tuple[CommandSettings, ...] = (
             Part(StrategySettings, words={"strategy": _SEARCHED}),
             Part(DataSettings),
             Part(ModelSettings),
-            # A trial is a training of its own, begun and ended by the search.
-            Part(TrainingSettings, without=("extend", "accept_data_change", "overfit_batch", "checkpoint_every")),
+            # A trial is a training of its own, begun and ended by the search, in one process.
+            Part(
+                TrainingSettings,
+                without=(
+                    "extend",
+                    "accept_data_change",
+                    "overfit_batch",
+                    "checkpoint_every",
+                    "processes",
+                    "log_with",
+                ),
+            ),
             Part(ComputeSettings),
             Part(OutputSettings),
         ),

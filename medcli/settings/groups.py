@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from medcli.settings.adaptation_groups import StrategySettings
+from medcli.settings.adaptation_groups import LoraSettings, StrategySettings
 from medcli.settings.command_groups import (
     CompareSettings,
     DataCheckSettings,
@@ -33,6 +33,7 @@ __all__ = [
     "DataSettings",
     "EvaluationSettings",
     "ForeignSettings",
+    "LoraSettings",
     "ModelListSettings",
     "ModelSettings",
     "ModelShowSettings",

@@ -98,6 +98,9 @@ _EXCLUSIVE = (
     ("pretrained", "weights", "both say which weights the network starts from"),
     ("init_from", "weights", "both say which weights the network starts from"),
     ("init_from", "pretrained", "both say which weights the network starts from"),
+    ("random_weights", "weights", "both say which weights the network starts from"),
+    ("random_weights", "pretrained", "both say which weights the network starts from"),
+    ("random_weights", "init_from", "both say which weights the network starts from"),
     ("yes", "no_input", "one answers every question, the other forbids them"),
     ("quiet", "verbose", "say more or say less"),
 )
@@ -328,6 +331,24 @@ def _nothing_to_do(now: Situation) -> Iterator[Complaint]:
             yield f"`{flag}` does nothing with `--strategy {strategy}`: {why}", (setting,), "leave it out"
 
 
+def _rank(now: Situation) -> Iterator[Complaint]:
+    if now.values["rank"] < 1:
+        yield f"`--rank {now.values['rank']}` is no rank: it must be at least 1", ("rank",), "--rank 8"
+
+
+def _of_adapter(now: Situation) -> Iterator[Complaint]:
+    path = now.values["adapter"]
+    typed = [name for name in ("rank", "lora_alpha", "targets", "variant") if now.origins[name].layer == "flag"]
+    if path is not None and typed:
+        flags = ", ".join(f"`{all_fields()[name].flag}`" for name in typed)
+        verb = "is" if len(typed) == 1 else "are"
+        yield (
+            f"{flags} {verb} settled by the adapter `{path}`",
+            tuple(typed),
+            f"leave {'it' if len(typed) == 1 else 'them'} out",
+        )
+
+
 def _warm_up(now: Situation) -> Iterator[Complaint]:
     # Defaults and recipes are made for long runs; training shortens them. What the user typed is not changed silently.
     if now.typed("warmup_epochs") and now.values["warmup_epochs"] >= now.values["epochs"] > 0:
@@ -374,6 +395,8 @@ _RULES: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("class_weights",), _weights),
     (("step_at",), _drops),
     (("warmup_epochs", "epochs"), _warm_up),
+    (("rank",), _rank),
+    (("adapter", "rank", "lora_alpha", "targets", "variant"), _of_adapter),
     (("log_with",), _trackers),
     (("strategy", "unfreeze_at", "epochs"), _joining),
     (("strategy", "stage_lr", "layer_decay"), _rates),

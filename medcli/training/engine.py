@@ -21,13 +21,15 @@ from medcli.data.dataset import Samples
 from medcli.data.shares import Share
 from medcli.errors import UsageProblem
 from medcli.evaluation.monitor import monitor_metrics
+from medcli.models.adapted import is_adapted
 from medcli.models.build import Built, build_classifier, load_model, load_run, save_model
 from medcli.models.classifier import Classifier
 from medcli.models.device import Precision, choose_precision
 from medcli.prediction.feature_cache import FeatureCache
 from medcli.prediction.predict import as_predictions, raw_outputs
-from medcli.runs.directory import RunDirectory
+from medcli.runs.directory import RunDirectory, open_run
 from medcli.runs.records import append_log, append_metrics
+from medcli.training.adapting import adapt, checkpointed, keep_adapter, run_origin, take_base
 from medcli.training.best import Best
 from medcli.training.checkpoint import Position, conditions, load_checkpoint, restore, save_checkpoint
 from medcli.training.class_weights import class_weights
@@ -364,8 +366,8 @@ class RunJournal:
         save_checkpoint(
             self.run.checkpoint_file if parts.team.first else None,
             position=position,
-            model=learner(self.prepared.plan, parts.classifier),
-            ema=None if parts.ema is None else learner(self.prepared.plan, parts.ema.module),
+            model=checkpointed(self.prepared.plan, parts.classifier),
+            ema=None if parts.ema is None else checkpointed(self.prepared.plan, parts.ema.module),
             optimizer=unwrapped(parts.optimizer),
             scaler=scaler.state_dict() if scaler is not None else {},
             device=self.prepared.device,
@@ -442,8 +444,8 @@ def continue_from(prepared: Prepared, run: RunDirectory, say: Callable[[str], No
     optimizer = unwrapped(parts.optimizer)
     restore(
         checkpoint,
-        model=learner(prepared.plan, parts.classifier),
-        ema=None if parts.ema is None else learner(prepared.plan, parts.ema.module),
+        model=checkpointed(prepared.plan, parts.classifier),
+        ema=None if parts.ema is None else checkpointed(prepared.plan, parts.ema.module),
         optimizer=optimizer,
         device=prepared.device,
         rank=parts.team.place.rank,

@@ -15,17 +15,26 @@ from medcli.training.strategies import parameter_groups as tuned_groups
 __all__ = ["make_optimizer", "parameter_groups", "set_rate", "undecayed"]
 
 
-def parameter_groups(classifier: Classifier, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    classifier: Classifier, lr: float, weight_decay: float, loraplus: float = 1.0
+) -> list[dict[str, Any]]:
     """Groups of trainable parameters, input to output, norms and biases without weight decay.
 
-    Every group carries its own `peak_lr`, which schedules multiply.
+    Every group carries its own `peak_lr`, which schedules multiply. With `loraplus` the second factors of adapters learn
+    at that multiple of the rate (LoRA+, Hayou et al. 2024).
     """
     named = {name: value for name, value in classifier.named_parameters() if value.requires_grad}
     bare = undecayed(classifier)
     decayed, plain = [n for n in named if n not in bare], [n for n in named if n in bare]
+    fast = [n for n in decayed if ".lora_B." in n and loraplus != 1.0]
+    decayed = [n for n in decayed if n not in fast]
     return [
-        {"params": [named[n] for n in names], "weight_decay": decay, "lr": lr, "peak_lr": lr, "names": names}
-        for names, decay in ((decayed, weight_decay), (plain, 0.0))
+        {"params": [named[n] for n in names], "weight_decay": decay, "lr": rate, "peak_lr": rate, "names": names}
+        for names, decay, rate in (
+            (decayed, weight_decay, lr),
+            (plain, 0.0, lr),
+            (fast, weight_decay, lr * loraplus),
+        )
         if names
     ]
 
@@ -41,14 +50,19 @@ def undecayed(classifier: Classifier) -> frozenset[str]:
 
 
 def make_optimizer(
-    classifier: Classifier, settings: TrainingSettings, device: torch.device, tuning: Tuning | None = None
+    classifier: Classifier,
+    settings: TrainingSettings,
+    device: torch.device,
+    tuning: Tuning | None = None,
+    *,
+    loraplus: float = 1.0,
 ) -> torch.optim.Optimizer:
     """The optimiser of the settings; fused kernels where torch has them, since the plain ones cost up to a tenth.
 
     With `tuning` every block has groups of its own.
     """
     if tuning is None:
-        groups = parameter_groups(classifier, settings.lr, settings.weight_decay)
+        groups = parameter_groups(classifier, settings.lr, settings.weight_decay, loraplus)
     else:
         groups = tuned_groups(classifier, tuning, settings.weight_decay, undecayed(classifier))
     own = [{key: value for key, value in group.items() if key != "names"} for group in groups]

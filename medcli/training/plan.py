@@ -11,7 +11,14 @@ from medcli.errors import UsageProblem
 from medcli.models.build import ModelSpec
 from medcli.models.preprocessing import plan_preprocessing
 from medcli.plugin import ArchitectureCard
-from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings, StrategySettings, TrainingSettings
+from medcli.settings.groups import (
+    ComputeSettings,
+    DataSettings,
+    LoraSettings,
+    ModelSettings,
+    StrategySettings,
+    TrainingSettings,
+)
 from medcli.training.best import default_monitor
 from medcli.training.imbalance import balance_notes, fit_balance
 from medcli.training.label_guards import Swap
@@ -33,6 +40,7 @@ class Plan:
         monitor: the validation figure that chooses the best epoch.
         notes: sentences the user should read.
         strategy: how a pretrained backbone is adapted; None for plain training.
+        lora: which adapters learn in the backbone's stead; None where it learns itself.
         swap: which labels change places with a mirrored image, or None.
     """
 
@@ -48,6 +56,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     strategy: StrategySettings | None = None
     swap: Swap | None = None
+    lora: LoraSettings | None = None
 
 
 def plan_training(
@@ -61,6 +70,7 @@ def plan_training(
     training: TrainingSettings,
     compute: ComputeSettings,
     strategy: StrategySettings | None = None,
+    lora: LoraSettings | None = None,
 ) -> Plan:
     """Decide what the settings leave to the card and the data.
 
@@ -110,5 +120,17 @@ def plan_training(
         notes.append("weights: random (`--pretrained` or `--weights FILE` start from trained ones)")
     notes += balance_notes(training, loss)
     return Plan(
-        data, spec, preprocessing, loss, monitor, data_settings, model, training, compute, tuple(notes), strategy, swap
+        data,
+        spec,
+        preprocessing,
+        loss,
+        monitor,
+        data_settings,
+        model,
+        training,
+        compute,
+        tuple(notes),
+        strategy,
+        swap,
+        lora,
     )

@@ -18,7 +18,7 @@ from medcli.errors import MedcliError, UsageProblem
 from medcli.evaluation.figures import Evaluation
 from medcli.evaluation.predictions import Predictions
 from medcli.evaluation.render import render
-from medcli.models.build import load_model
+from medcli.models.build import load_run
 from medcli.prediction.finish import write_predictions
 from medcli.prediction.predict import as_predictions
 from medcli.runs.directory import RunDirectory, claim_run, plan_run, refuse_occupied, replace_text
@@ -166,12 +166,12 @@ def finish(prepared: Prepared, run: RunDirectory, trained: Trained) -> Outcome:
 def predict_splits(prepared: Prepared, run: RunDirectory) -> tuple[Predictions, ...]:
     """Predict validation and test with the best weights; of several processes each one its share."""
     plan, team = prepared.plan, prepared.parts.team
-    if team.agreed(int(not run.model_file.is_file())):
+    if team.agreed(int(not run.holds_model)):
         # Another machine does not see this disk.
         if not team.first:
             return ()
         prepared = replace(prepared, parts=replace(prepared.parts, team=Team()))
-    network = load_model(run.model_file, prepared.device).classifier
+    network = load_run(run, prepared.device).classifier
     return tuple(
         as_predictions(
             raw_of(prepared, network, split),

@@ -11,18 +11,20 @@ from medcli.data.dataset import DataSet
 from medcli.data.load import load_data
 from medcli.data.record import compare_records, data_record
 from medcli.errors import UsageProblem
-from medcli.models.build import describe_model
+from medcli.models.adapted import is_adapted
+from medcli.models.build import describe_run
 from medcli.registry.cards import parse_options, read_card
 from medcli.registry.discovery import Registry, discover, find
 from medcli.registry.recipes import recipe_source
 from medcli.runs.directory import RunDirectory, open_run
 from medcli.runs.records import read_config, read_data
 from medcli.runs.status import Status, read_status
-from medcli.settings.adaptation_groups import StrategyName, StrategySettings
+from medcli.settings.adaptation_groups import LoraSettings, StrategyName, StrategySettings
 from medcli.settings.commands import COMMANDS
 from medcli.settings.fields import all_fields
 from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings, OutputSettings, TrainingSettings
 from medcli.settings.resolve import Resolved, resolve, survey
+from medcli.training.adapting import settings_of_adapter
 from medcli.training.nearest import refuse_continuing
 from medcli.training.plan import Plan, plan_training
 
@@ -120,7 +122,7 @@ def adapted(command: str, source: str | None, given: Mapping[str, Any]) -> Start
                 hint=f"leave it out, or start from an architecture: `medcli {command} ARCH {flag} …`",
                 code="fixed-by-run",
             )
-        spec, how = describe_model(open_run(source).model_file)
+        spec, how = describe_run(open_run(source))
         # Whole settings, so that the run says again what its weights were made for.
         of_run = {
             "init_from": source,
@@ -132,9 +134,11 @@ def adapted(command: str, source: str | None, given: Mapping[str, Any]) -> Start
             "std": how.std,
             "fit": how.fit,
         }
+        if command == "lora" and is_adapted(Path(source)):
+            of_run |= settings_of_adapter(Path(source), given)
         return fresh(command, spec.architecture, {**given, **of_run})
     named = survey(command, given, architecture=source)[0].values
-    if not (named["weights"] or named["pretrained"] or named["init_from"]):
+    if not (named["weights"] or named["pretrained"] or named["init_from"] or named.get("random_weights")):
         given = {**given, "pretrained": True}
     return fresh(command, source, given)
 
@@ -191,7 +195,15 @@ def _plan(resolved: Resolved, registry: Registry) -> Plan:
         training=resolved.group(TrainingSettings),
         compute=resolved.group(ComputeSettings),
         strategy=resolved.group(StrategySettings) if "strategy" in resolved.values else None,
+        lora=_lora(resolved) if "lora_alpha" in resolved.values else None,
     )
+
+
+def _lora(resolved: Resolved) -> LoraSettings:
+    """The settings of adapters; a recipe's alpha belongs to its rank, and another rank has its own."""
+    settings = resolved.group(LoraSettings)
+    own = resolved.origin("rank").rank > resolved.origin("lora_alpha").rank
+    return replace(settings, lora_alpha=None) if own and resolved.origin("lora_alpha").layer == "recipe" else settings
 
 
 def _one_set(settings: DataSettings, resolved: Resolved) -> DataSet:
