@@ -35,6 +35,16 @@ LIVELY: dict[str, Any] = {
 }
 
 
+BALANCED: dict[str, Any] = {
+    "augment": "randaugment",
+    "modality": "dermoscopy",
+    "sampler": "balanced",
+    "mixup": 0.4,
+    "cutmix": 1.0,
+}
+"""What draws cases, operations and mixtures: nothing of it may depend on how far a process has come."""
+
+
 class Files:
     """A journal that writes real checkpoints, and can raise the signal after so many steps."""
 
@@ -88,8 +98,11 @@ def everything(prepared: Prepared) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("stop_at", [1, 4, 6, 7])
-def test_stop_and_resume_is_bit_exact(make_plan: MakePlan, tmp_path: Path, stop_at: int, optimizer: str) -> None:
-    plan = make_plan(optimizer=optimizer, **LIVELY)
+@pytest.mark.parametrize("more", [{}, BALANCED], ids=["plain", "balanced"])
+def test_stop_and_resume_is_bit_exact(
+    make_plan: MakePlan, tmp_path: Path, stop_at: int, optimizer: str, more: dict[str, Any]
+) -> None:
+    plan = make_plan(**{"optimizer": optimizer, **LIVELY, **more})
 
     whole = prepare(plan)
     calm = Interruption()

@@ -19,6 +19,17 @@ def test_balanced_is_scikit_learns() -> None:
     assert class_weights("balanced", THREE, LABELS) == pytest.approx(expected, rel=1e-6)
 
 
+def test_effective_numbers_follow_their_paper() -> None:
+    beta, counts = 0.9999, np.array([40_000, 3_000, 20])
+    labels = np.repeat(np.arange(3), counts)
+    share = (1 - beta) / (1 - beta**counts)  # Cui et al. 2019, equation 2 inverted
+    expected = share * counts.sum() / (share * counts).sum()
+    assert class_weights("effective", THREE, labels) == pytest.approx(expected, rel=1e-5)
+    several = Target("multilabel", ("x",))
+    column = np.r_[np.ones(3_000), np.zeros(40_000)].astype(np.float32)[:, None]
+    assert class_weights("effective", several, column) == pytest.approx([share[1] / share[0]], rel=1e-5)
+
+
 @pytest.mark.parametrize("rule", ["balanced", "sqrt", "effective"])
 def test_rules_average_one_over_the_cases_and_favour_the_rare(rule: str) -> None:
     weights = class_weights(rule, THREE, LABELS)

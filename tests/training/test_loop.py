@@ -14,12 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from medcli.data.augment import MODALITIES
 from medcli.data.resize import normalise
 from medcli.errors import RunFailure, UsageProblem
 from medcli.models.build import build_classifier
 from medcli.training.best import Best
 from medcli.training.checkpoint import Position
 from medcli.training.engine import Prepared, prepare, raw_of
+from medcli.training.imbalance import distortions
 from medcli.training.interruption import Interruption
 from medcli.training.loop import fit, learn_epoch
 from medcli.training.plan import Plan
@@ -127,6 +129,12 @@ CHANGES: list[dict[str, Any]] = [
     {"augment": "heavy"},
     {"flip": "horizontal"},
     {"flip": "vertical"},
+    {"augment": "randaugment"},
+    {"augment": "autoaugment"},
+    *({"augment": "modality", "modality": name} for name in MODALITIES),
+    {"sampler": "balanced"},
+    {"mixup": 0.4},
+    {"cutmix": 1.0},
     {"accumulate": 2},
     {"clip_grad": 0.01},
     {"freeze_layers": 1},
@@ -178,6 +186,51 @@ def test_unbalanced_data_makes_the_weight_rules_act(make_plan: MakePlan, tmp_pat
     ]
     assert not same(results[0], results[1])
     assert not same(results[1], results[2])
+    for tau in (0.5, 1.0):
+        adjusted = state(run(make_plan(data=(str(tmp_path / "rare.npz"),), logit_adjust=tau))[0])
+        assert not any(same(adjusted, other) for other in results)
+        results.append(adjusted)
+
+
+def test_the_kind_of_picture_reduces_a_policy(make_plan: MakePlan) -> None:
+    words = {"augment": "randaugment", "epochs": 3}
+    whole, chest, skin = (
+        state(run(make_plan(modality=name, **words))[0]) for name in (None, "chest-xray", "dermoscopy")
+    )
+    assert not same(whole, chest)
+    assert not same(chest, skin)
+
+
+def test_labels_that_change_sides_are_learnt_otherwise(make_plan: MakePlan, make_archive: Callable[..., Path]) -> None:
+    data = (str(make_archive("sides.npz", labels=2)),)
+    words: dict[str, Any] = {"data": data, "class_names": ("one", "other"), "task": "multilabel", "flip": "horizontal"}
+    plain, swapped = (state(run(make_plan(swap_on_flip=pairs, **words))[0]) for pairs in ((), ("one:other",)))
+    assert not same(plain, swapped)
+
+
+@pytest.mark.parametrize(
+    ("change", "reasons"),
+    [
+        ({"loss": "focal"}, ["--loss focal"]),
+        ({"class_weights": "balanced"}, ["--class-weights"]),
+        ({"sampler": "balanced"}, ["--sampler balanced"]),
+        ({"logit_adjust": 1.0}, ["--logit-adjust"]),
+        ({"mixup": 0.2, "cutmix": 1.0}, ["--mixup", "--cutmix"]),
+        ({"label_smoothing": 0.1}, ["--label-smoothing"]),
+    ],
+    ids=str,
+)
+def test_what_distorts_probabilities_is_said(make_plan: MakePlan, change: dict[str, Any], reasons: list[str]) -> None:
+    plan = make_plan(**change)
+    notes = [note for note in plan.notes if note.startswith("probabilities:")]
+    assert len(notes) == 1
+    assert "calibrate on untouched data" in notes[0]
+    assert list(distortions(plan.training, plan.loss)) == [f"`{reason}`" for reason in reasons]
+    assert all(f"`{reason}`" in notes[0] for reason in reasons)
+
+
+def test_nothing_is_said_of_undistorted_probabilities(make_plan: MakePlan) -> None:
+    assert not [note for note in make_plan(augment="light").notes if note.startswith("probabilities:")]
 
 
 @pytest.mark.parametrize("change", [{"workers": 1, "cache": "off"}, {"cache": "disk"}, {"cache_limit": 0.0}])

@@ -9,6 +9,7 @@ from scipy.special import expit, log_expit, log_softmax
 
 from medcli.data.target import Output, Target
 from medcli.errors import UsageProblem
+from medcli.training.imbalance import prior_logits
 from medcli.training.losses import choose_loss, head_kind, make_criterion
 
 MULTICLASS = Target("multiclass", ("a", "b", "c"))
@@ -97,6 +98,42 @@ def test_asymmetric_loss_follows_its_paper() -> None:
     shifted = np.maximum(p - 0.05, 0)
     expected = -(y * (1 - p) ** 1 * np.log(p) + (1 - y) * shifted**4 * np.log(1 - shifted)).mean()
     assert make_criterion(MULTILABEL, "asl")(raw, labels).item() == pytest.approx(expected)
+
+
+def test_logit_adjustment_adds_the_logarithm_of_the_prior_times_tau() -> None:
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+    tau, raw, truth = 1.5, draw(5, 3), torch.tensor([0, 1, 2, 2, 1])
+    prior = np.array([0.6, 0.3, 0.1])
+    adjustment = tau * torch.from_numpy(prior_logits(MULTICLASS, labels)).double()
+    shifted = raw.numpy() + tau * np.log(prior)
+    expected = -log_softmax(shifted, axis=1)[np.arange(5), truth.numpy()].mean()
+    criterion = make_criterion(MULTICLASS, "ce", adjustment=adjustment)
+    assert criterion(raw, truth).item() == pytest.approx(expected, rel=1e-6)
+    pairwise = make_criterion(MULTICLASS, "ce", adjustment=torch.full((3,), 7.0, dtype=torch.float64))
+    assert pairwise(raw, truth).item() == pytest.approx(make_criterion(MULTICLASS, "ce")(raw, truth).item())
+
+
+def test_priors_count_known_labels_and_an_absent_class_once() -> None:
+    missing = float("nan")
+    labels = np.array([[1, 0, 0], [0, 0, missing], [1, 0, 1], [1, missing, missing]])
+    np.testing.assert_allclose(prior_logits(MULTILABEL, labels), np.log([3 / 1, 1 / 3, 1 / 1]), rtol=1e-6)
+    zones = prior_logits(ZONES, np.array([[0, 1], [0, -1], [1, 1], [-1, 0]]))
+    np.testing.assert_allclose(zones, [np.log([2 / 4, 1 / 4, 1 / 4]), [*np.log([1 / 3, 2 / 3]), 0.0]], rtol=1e-6)
+    raw = draw(4, 2, 3).requires_grad_()
+    padding = torch.zeros(2, 3, dtype=torch.float64)
+    padding[1, 2] = -torch.inf
+    criterion = make_criterion(ZONES, "ce", adjustment=torch.from_numpy(zones).double())
+    criterion(raw + padding, torch.tensor([[0, 1], [0, -1], [1, 1], [-1, 0]])).backward()
+    assert raw.grad is not None
+    assert torch.isfinite(raw.grad).all()
+
+
+def test_adjusted_labels_that_are_missing_still_have_no_gradient() -> None:
+    raw = draw(2, 3).requires_grad_()
+    labels = torch.tensor([[1.0, 0.0, float("nan")], [0.0, float("nan"), 1.0]], dtype=torch.float64)
+    make_criterion(MULTILABEL, "bce", adjustment=torch.tensor([1.0, -2.0, 0.5]))(raw, labels).backward()
+    assert raw.grad is not None
+    assert (raw.grad == 0).nonzero().tolist() == [[0, 2], [1, 1]]
 
 
 def test_corn_asks_each_question_of_the_cases_that_reach_it() -> None:
