@@ -22,6 +22,7 @@ from medcli.settings.fields import Field, all_fields
 from medcli.settings.groups import OutputSettings, PluginSettings, SearchSettings
 from medcli.settings.resolve import Resolved, resolve
 from medcli.settings.toml_files import read_toml
+from medcli.training.processes import place
 from medcli.training.start import MAY_CHANGE, Start
 
 __all__ = ["SearchPlan", "continue_search", "plan_search", "sample", "settings_of"]
@@ -62,7 +63,7 @@ class SearchPlan:
     @property
     def study_name(self) -> str:
         """The study's name in its storage."""
-        return self.settings.study or f"{self.identity.architecture}-{self.identity.strategy}"
+        return self.settings.study or f"{self.identity.architecture.removeprefix('medcli/')}-{self.identity.strategy}"
 
     @property
     def epochs(self) -> int:
@@ -180,7 +181,16 @@ def _planned(
             hint="`medcli search resnet18 --data …`; `medcli models list` shows them all",
             code="no-architecture",
         )
+    if place().of > 1:
+        raise UsageProblem(
+            "a trial runs in one process, and a launcher has started several",
+            where="WORLD_SIZE",
+            hint="start as many searches as you have GPUs, each with `--device cuda:N` and the same `--storage URL`",
+            code="one-process",
+        )
     whole = plan_whole(command, source, shared)
+    if whole.resolved.values["processes"] > 1:
+        whole = plan_whole(command, source, {**shared, "processes": 1})
     start = without_test(whole)
     names = {one.name for one in space}
     identity = Identity(

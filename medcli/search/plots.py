@@ -21,8 +21,8 @@ from medcli.search.table import TrialRow, value_text
 __all__ = ["draw_search", "importances"]
 
 INK, BEST, SOFT, FAILED = "#1f4e79", "#c0392b", "#8fb3d9", "#7f7f7f"
-ENOUGH = 4
-"""Completed trials below which nothing can be said about which setting matters."""
+ENOUGH, RELIABLE = 4, 20
+"""Completed trials below which nothing can be said about which setting matters, and below which little."""
 
 
 def draw_search(study: Study, rows: Sequence[TrialRow], plan: SearchPlan, folder: Path) -> None:
@@ -35,7 +35,8 @@ def draw_search(study: Study, rows: Sequence[TrialRow], plan: SearchPlan, folder
         folder: where the pictures go.
     """
     monitor = plan.identity.monitor
-    title = f"{plan.identity.architecture} · {plan.identity.strategy} · {plan.start.plan.data.name} (validation)"
+    architecture = plan.identity.architecture.removeprefix("medcli/")
+    title = f"{architecture} · {plan.identity.strategy} · {plan.start.plan.data.name} (validation)"
     if any(math.isfinite(row.value) for row in rows):
         _history(rows, monitor, title, folder / "history.png")
         _settings(rows, plan.space, monitor, title, folder / "settings.png")
@@ -73,11 +74,13 @@ def _history(rows: Sequence[TrialRow], monitor: str, title: str, path: Path) -> 
         shown = [row for row in rows if row.state == state and math.isfinite(row.value)]
         if shown:
             name = state if state == "completed" else "pruned (its best until then)"
-            axes.scatter([row.trial for row in shown], [row.value for row in shown], 28, colour, marker, label=name)
+            at, figures = [row.trial for row in shown], [row.value for row in shown]
+            axes.scatter(at, figures, s=28, c=colour, marker=marker, label=name)
     failed = [row.trial for row in rows if row.state in ("failed", "interrupted")]
     if failed:
         bottom = axes.get_ylim()[0]
-        axes.scatter(failed, [bottom] * len(failed), 32, FAILED, "x", label="failed or interrupted", clip_on=False)
+        floor = [bottom] * len(failed)
+        axes.scatter(failed, floor, s=32, c=FAILED, marker="x", label="failed or interrupted", clip_on=False)
         axes.set_ylim(bottom=bottom)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trial", ylabel=f"best {_name(monitor)} of the trial{' (lower is better)' if lower else ''}")
@@ -89,15 +92,18 @@ def _importance(shares: dict[str, float], trials: int, monitor: str, title: str,
     figure = Figure(figsize=(8, 1.4 + 0.45 * len(shares)), layout="constrained")
     axes = figure.subplots()
     names = list(reversed(shares))
+    rough = "; rough" if trials < RELIABLE else ""
     bars = axes.barh(names, [shares[name] for name in names], color=INK, height=0.6)
     axes.bar_label(bars, [f"{shares[name]:.2f}" for name in names], padding=4, fontsize=9)
-    axes.set(xlim=(0, 1.08), xlabel=f"share of the spread of {_name(monitor)} (fANOVA, {trials} completed trials)")
+    axes.set(
+        xlim=(0, 1.08), xlabel=f"share of the spread of {_name(monitor)} (fANOVA, {trials} completed trials{rough})"
+    )
     _finish(figure, [axes], title, path)
 
 
 def _settings(rows: Sequence[TrialRow], space: Sequence[Dimension], monitor: str, title: str, path: Path) -> None:
     """The figure of every trial against each setting."""
-    columns = min(3, len(space))
+    columns = 2 if len(space) == 4 else min(3, len(space))
     lines = -(-len(space) // columns)
     figure = Figure(figsize=(max(4.5, 3.2 * columns), 0.6 + 2.6 * lines), layout="constrained")
     panels: list[Axes] = list(figure.subplots(lines, columns, squeeze=False).flat)
@@ -107,7 +113,7 @@ def _settings(rows: Sequence[TrialRow], space: Sequence[Dimension], monitor: str
             values = [row.settings[one.name] for row in shown]
             if isinstance(one, Choices):
                 values = [one.values.index(value) for value in values]
-            axes.scatter(values, [row.value for row in shown], 24, colour, marker)
+            axes.scatter(values, [row.value for row in shown], s=24, c=colour, marker=marker)
         if isinstance(one, Choices):
             axes.set_xticks(range(len(one.values)), [value_text(value) for value in one.values])
             axes.set_xlim(-0.5, len(one.values) - 0.5)
@@ -117,7 +123,7 @@ def _settings(rows: Sequence[TrialRow], space: Sequence[Dimension], monitor: str
         axes.set(xlabel=one.name, ylabel=_name(monitor))
     for axes in panels[len(space) :]:
         axes.set_visible(False)
-    _finish(figure, panels, title, path)
+    _finish(figure, panels, f"{title}; triangles: pruned", path)
 
 
 def _name(monitor: str) -> str:

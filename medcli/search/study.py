@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -86,8 +86,8 @@ class Identity:
     data: Mapping[str, Any]
 
     @property
-    def direction(self) -> str:
-        """`minimize` or `maximize`."""
+    def direction(self) -> Literal["minimize", "maximize"]:
+        """Where better is, in Optuna's words."""
         return "minimize" if self.monitor == "loss" else "maximize"
 
     def to_json(self) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def run_trial(
         shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
         # What a failed trial held on the device must not starve the next one.
         gc.collect()
-        if torch.cuda.is_initialized():
+        if start.plan.compute.device != "cpu" and torch.cuda.is_available():
             torch.cuda.empty_cache()
     if not math.isfinite(outcome.best.value):
         raise RunFailure(
@@ -194,7 +194,9 @@ class TrialProgress:
         if not math.isfinite(value):
             return
         self._trial.report(value, step)
-        if epoch + 1 < self._epochs and self._trial.should_prune():
+        # Asked after the last epoch too: halving takes its standings down while it is asked.
+        behind = self._trial.should_prune()
+        if behind and epoch + 1 < self._epochs:
             raise Pruned(
                 f"pruned after epoch {step + 1}: val {self._monitor} {value:.4f} was behind other trials",
                 code="pruned",
