@@ -36,6 +36,7 @@ test-all: check
 bench: $(STAMP)
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/training.py
+	$(BIN)/python bench/frozen.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/plugins.py
 
