@@ -37,9 +37,10 @@ def mirrored(draws: Numbers, flip: Flip) -> npt.NDArray[np.bool_]:
 def turn(planes: Tensor, extra: Numbers) -> Tensor:
     """Turn square pictures by 0, 90, 180 or 270 degrees, every value exact."""
     quarters = np.floor(extra[:, TURN] * 4)
-    turned = planes
+    turned = planes.clone()
     for quarter in (1, 2, 3):
-        turned = torch.where(on(planes, quarters == quarter), planes.rot90(quarter, (-2, -1)), turned)
+        rows = torch.from_numpy(np.flatnonzero(quarters == quarter)).to(planes.device)
+        turned[rows] = planes[rows].rot90(quarter, (-2, -1))
     return turned
 
 
