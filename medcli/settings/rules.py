@@ -314,7 +314,7 @@ _INERT_PARTS: Mapping[str, tuple[str, ...]] = {
     "frozen": ("drop_path", "freeze_layers", "grad_checkpointing", "mixup", "cutmix"),
     "knn": (
         *(field.name for field in fields_of(TrainingSettings) if field.name not in _LEARNT),
-        *("dropout", "drop_path"),
+        *("dropout", "drop_path", "processes"),
     ),
 }
 """What a strategy leaves nothing to do for: `frozen` never learns in the backbone, `knn` never learns at all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from medcli.data.dataset import DataSet, Preprocessing
@@ -86,6 +86,7 @@ def plan_training(
     knn = strategy is not None and strategy.strategy == "knn"
     if strategy is not None and knn and "train" in data.splits:
         refuse_too_many(strategy.nearest, len(data.splits["train"]))
+        training = replace(training, epochs=1)
     # Votes are shares of classes, also where the classes are grades.
     loss = choose_loss(data.target, "ce" if knn and data.target.task == "ordinal" else training.loss)
     if training.label_smoothing and loss in {"corn", "coral", "asl"}:
