@@ -50,6 +50,8 @@ class Predictions:
         patients: str [n] or None.
         member_logits: float32 [m, n, ...] or None.
         features: float32 [n, D] or None.
+        calibrated: how the logits became those of probabilities, such as `temperature, fitted on val`; empty for the
+            model's own scores.
     """
 
     ids: npt.NDArray[np.str_]
@@ -61,6 +63,7 @@ class Predictions:
     patients: npt.NDArray[np.str_] | None = None
     member_logits: npt.NDArray[np.float32] | None = None
     features: npt.NDArray[np.float32] | None = None
+    calibrated: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -154,6 +157,8 @@ def save_predictions(path: str | os.PathLike[str], predictions: Predictions) -> 
         "labels": predictions.labels,
         "logits": predictions.logits,
     }
+    if predictions.calibrated:
+        arrays["calibrated"] = np.array(predictions.calibrated)
     for name in _OPTIONAL:
         array = getattr(predictions, name)
         if array is not None:
@@ -213,6 +218,7 @@ def load_predictions(path: str | os.PathLike[str]) -> Predictions:
             patients=arrays.get("patients"),
             member_logits=arrays.get("member_logits"),
             features=arrays.get("features"),
+            calibrated=str(arrays.get("calibrated", "")),
         )
         check_predictions(predictions)
     except ValueError as problem:
