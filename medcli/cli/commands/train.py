@@ -31,6 +31,7 @@ def train(architecture: OptionalArchitecture, flags: Flags) -> ExitCode | None:
     Examples:
         medcli train resnet18 --data synthetic/chest --limit 200 --image-size 64 --epochs 2
         medcli train resnet18 --data breastmnist.npz --preset medmnist-28
+        medcli train resnet18 --data breastmnist.npz --augment modality --modality ultrasound --sampler balanced
         medcli train densenet121 --data xrays/ --patient-pattern '(person\\d+)_' --weights densenet121.safetensors
         medcli train resnet50 --data aptos/train.csv --image-dir aptos/images --image-column id_code
             --label-column diagnosis --task ordinal
