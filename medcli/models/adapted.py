@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from medcli.models.spec import ModelSpec
     from medcli.plugin import ArchitectureCard
 
-__all__ = ["add_adapter", "continue_adapter", "is_adapted", "load_adapted", "load_adapter", "save_adapter", "store"]
+__all__ = [
+    "add_adapter",
+    "continue_adapter",
+    "is_adapted",
+    "load_adapted",
+    "load_adapter",
+    "load_together",
+    "save_adapter",
+    "store",
+]
 
 
 def is_adapted(run: Path) -> bool:
@@ -158,13 +167,16 @@ def store(
     write_adapter(folder, adapters.config(), adapters.tensors(network, state), about, extra)
 
 
-def load_adapted(run: Path, device: str | torch.device = "cpu", *, weights: str | None = None) -> LoadedModel:
+def load_adapted(
+    run: Path, device: str | torch.device = "cpu", *, weights: str | None = None, name: str = DEFAULT
+) -> LoadedModel:
     """The model of a run of `medcli lora`: its base, found and compared, with the adapter in it.
 
     Args:
         run: the run directory.
         device: where its weights go.
         weights: the base, where it is no longer where it was: a weight file, a tag, or a run.
+        name: how `set_adapter` calls the adapter.
 
     Raises:
         UsageProblem: no base, another base, a damaged adapter.
@@ -183,9 +195,39 @@ def load_adapted(run: Path, device: str | torch.device = "cpu", *, weights: str 
     if _state(classifier) != about.base.state:
         _refuse_other_base(stored, classifier, _identity(classifier))
     adapters = Adapters(about.base, channels=about.spec.in_channels)
-    _put_in(classifier, adapters, stored, DEFAULT)
+    _put_in(classifier, adapters, stored, name)
     classifier.to(device).eval()
     return LoadedModel(classifier, about.spec, about.preprocessing, stored.extra, caution)
+
+
+def load_together(
+    runs: Mapping[str, Path], device: str | torch.device = "cpu", *, weights: str | None = None
+) -> dict[str, LoadedModel]:
+    """The models of several adapter runs on one base, which is loaded once.
+
+    They share one classifier: `set_adapter` with a run's name comes before its model is used.
+
+    Args:
+        runs: name -> run directory.
+        device: where the weights go.
+        weights: the base, where it is no longer where it was.
+
+    Raises:
+        UsageProblem: as `load_adapted`; a run that was trained on another base than the first.
+    """
+    names = list(runs)
+    first = load_adapted(runs[names[0]], device, weights=weights, name=names[0])
+    found = {names[0]: first}
+    for name in names[1:]:
+        stored = read_adapter(runs[name] / "adapter")
+        adapters, about = first.classifier.adapters, stored.about
+        if adapters is None or about is None or about.preprocessing is None:
+            raise UsageProblem(f"`{runs[name]}` does not say what its adapter was trained on", code="bad-adapter")
+        _refuse_other_base(stored, first.classifier, adapters.base)
+        _put_in(first.classifier, adapters, stored, name)
+        found[name] = replace(first, spec=about.spec, preprocessing=about.preprocessing, extra=stored.extra, caution="")
+    first.classifier.to(device).eval()
+    return found
 
 
 def build_base(spec: ModelSpec, base: Base, run: Path, weights: str | None = None) -> Classifier:

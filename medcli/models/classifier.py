@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -201,6 +201,12 @@ class Classifier(nn.Module):
         head = sum(parameter.numel() for parameter in self.medcli_head.parameters())
         trainable = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
         return ParameterCounts(total, trainable, total - head, head)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.adapters is not None:
+            self.adapters.settle(self)
+        return self
 
     def add_adapter(
         self,

@@ -186,7 +186,7 @@ class Adapters:
         self._inject(classifier, name, config, head, target=target, head_kind=head_kind)
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-        expected = get_peft_model_state_dict(classifier, adapter_name=name, save_embedding_layers=False)
+        expected = get_peft_model_state_dict(classifier, adapter_name=_key(name), save_embedding_layers=False)
         try:
             _check_shapes(own, expected, "adapter")
         except UsageProblem:
@@ -194,7 +194,7 @@ class Adapters:
             if previous in self._entries:
                 self.switch(classifier, previous)
             raise
-        set_peft_model_state_dict(classifier, own, adapter_name=name)
+        set_peft_model_state_dict(classifier, own, adapter_name=_key(name))
 
     def switch(self, classifier: Classifier, name: str) -> None:
         """Make another adapter the active one, head included.
@@ -209,7 +209,7 @@ class Adapters:
                 code="no-adapter",
             )
         entry = self._entries[name]
-        self._tuner.set_adapter(name)
+        self._tuner.set_adapter(_key(name))
         self.active = name
         place = next(classifier.backbone.parameters()).device
         classifier.medcli_head = entry.head.to(place).train(classifier.medcli_head.training)
@@ -219,7 +219,7 @@ class Adapters:
     def remove(self, name: str) -> None:
         """Take an adapter out; the base is as it was before it came."""
         self._entries.pop(name)
-        self._tuner.delete_adapter(name)
+        self._tuner.delete_adapter(_key(name))
         if not self._entries:
             self._tuner.unload()
             self._tuner, self.active = None, ""
@@ -238,7 +238,7 @@ class Adapters:
         entry = self._entries[self.active]
         state = dict(classifier.state_dict() if state is None else state)
         found = get_peft_model_state_dict(
-            classifier, state_dict=state, adapter_name=self.active, save_embedding_layers=False
+            classifier, state_dict=state, adapter_name=_key(self.active), save_embedding_layers=False
         )
         for module, (first, second) in entry.start.items():
             a, b = f"{module}.lora_A.weight", f"{module}.lora_B.weight"
@@ -280,7 +280,7 @@ class Adapters:
         with torch.no_grad():
             before = classifier(images)
             for layer in layers.values():
-                layer.merge(safe_merge=True, adapter_names=[self.active])
+                layer.merge(safe_merge=True, adapter_names=[_key(self.active)])
             after = classifier(images)
         finite = torch.isfinite(before)
         one, other = before[finite].tolist(), after[finite].tolist()
@@ -304,6 +304,14 @@ class Adapters:
         classifier.train(mode)
         return difference
 
+    def settle(self, classifier: Classifier) -> None:
+        """After a move: peft's DoRA reads the factors of convolutions as rows of memory, so they lie channels first."""
+        if not any(entry.config.use_dora for entry in self._entries.values()):
+            return
+        for layer in wrappers(classifier).values():
+            for factor in (*layer.lora_A.values(), *layer.lora_B.values()):
+                factor.weight.data = factor.weight.data.contiguous(memory_format=torch.contiguous_format)
+
     def regroup(self, groups: Sequence[LayerGroup]) -> tuple[LayerGroup, ...]:
         """Layer groups of the backbone under the names that its parameters have inside the wrappers."""
         wrapped = {module.removeprefix("backbone.") for entry in self._entries.values() for module in entry.modules}
@@ -326,19 +334,21 @@ class Adapters:
     ) -> None:
         from peft.tuners.lora import LoraModel
 
-        modules = tuple(sorted(config.target_modules or ()))
+        order = {module: place for place, (module, _) in enumerate(classifier.named_modules())}
+        key = _key(name)
+        modules = tuple(sorted(config.target_modules or (), key=lambda module: order.get(module, 0)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about models of transformers, which a classifier is not
             if self._tuner is None:
-                self._tuner = LoraModel(classifier, {name: config}, name)
+                self._tuner = LoraModel(classifier, {key: config}, key)
             else:
-                self._tuner.peft_config[name] = config
-                self._tuner.inject_adapter(classifier, name)
+                self._tuner.peft_config[key] = config
+                self._tuner.inject_adapter(classifier, key)
         start = {}
         if str(config.init_lora_weights).startswith("pissa"):
             layers = wrappers(classifier)
             start = {
-                one: (layer.lora_A[name].weight.detach().clone(), layer.lora_B[name].weight.detach().clone())
+                one: (layer.lora_A[key].weight.detach().clone(), layer.lora_B[key].weight.detach().clone())
                 for one, layer in layers.items()
             }
         self._entries[name] = _Entry(
@@ -453,6 +463,11 @@ def _check_shapes(found: Mapping[str, torch.Tensor], expected: Mapping[str, torc
             f"the stored {what} does not fit this network: {len(wrong)} of {len(expected)} tensors: {_few(wrong)}",
             code="adapter-does-not-fit",
         )
+
+
+def _key(name: str) -> str:
+    """An adapter's name inside peft, where it becomes the name of a module and may hold no dot."""
+    return "".join(letter if letter.isalnum() or letter in "-_" else f"_{ord(letter):x}_" for letter in name)
 
 
 def _few(names: Sequence[str]) -> str:

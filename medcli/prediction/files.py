@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from medcli.models.build import LoadedModel
 from medcli.models.device import autocast, choose_precision
 from medcli.prediction.datasets import place_model
 from medcli.prediction.predict import memory_layout, raw_to_logits
+from medcli.runs.directory import RunDirectory
 from medcli.settings.groups import ComputeSettings
 
 __all__ = ["FilePredictions", "Input", "list_inputs", "predict_files"]
@@ -81,10 +83,10 @@ def list_inputs(inputs: Sequence[str], window: str) -> tuple[Input, ...]:
                 hint=f"`medcli evaluate RUN --data {text}` reads tables; here name image files or their folder",
                 code="not-an-image",
             )
-        if os.path.isfile(os.path.join(text, "model.safetensors")):  # noqa: PTH113, PTH118
+        if RunDirectory(Path(text)).holds_model:
             raise UsageProblem(
                 f"`{text}` is a run: predict takes one run and then images",
-                hint="predict with each run by itself",
+                hint="predict with each run by itself; only adapter runs on one base go together",
                 code="several-runs",
             )
         images = FileImages(find_images([text]), window)

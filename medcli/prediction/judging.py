@@ -13,7 +13,7 @@ from medcli.data.load import load_data
 from medcli.data.splits import draw
 from medcli.data.subset import take
 from medcli.evaluation.predictions import Predictions, load_predictions
-from medcli.models.build import LoadedModel, load_model
+from medcli.models.build import LoadedModel, load_run
 from medcli.prediction.datasets import predict_samples
 from medcli.prediction.published import load_published, match_labels
 from medcli.prediction.sources import Judgement, choose_cases, refuse_other_classes
@@ -43,6 +43,7 @@ def judge_run(
     data_tables: Mapping[str, Mapping[str, Any]],
     own_window: bool,
     ten_crop: bool = False,
+    base: str | None = None,
 ) -> Judgement:
     """Predict data sets with a run's model.
 
@@ -54,6 +55,7 @@ def judge_run(
         data_tables: `[data.NAME]` tables of configuration files.
         own_window: read DICOM files with the window the run was trained with, not with that of `settings`.
         ten_crop: average ten views of every picture.
+        base: the weights that an adapter run was trained on, where they are no longer where they were.
 
     Raises:
         UsageProblem: no such run, data of another target.
@@ -64,7 +66,7 @@ def judge_run(
     before = load_predictions(stored) if stored.is_file() else None
     if before is None:
         teller.note("note: the run has no stored test predictions, so there is no gap to show")
-    loaded = load_model(run.model_file)
+    loaded = load_run(run, weights=base)
     if loaded.caution:
         teller.warn(loaded.caution)
     if own_window:

@@ -131,8 +131,8 @@ class LoraSettings:
     variant: Annotated[
         VariantName,
         Option(
-            "`lora`; `dora`: the length of every row learns by itself; `rslora`: scaled by alpha / √r; `pissa`: started "
-            "from the largest singular directions",
+            "`lora`; `dora`: the length of every row learns by itself; `rslora`: scaled by alpha / √r; `pissa`: "
+            "started from the largest singular directions",
             STRATEGY,
         ),
     ] = "lora"

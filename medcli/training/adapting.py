@@ -77,10 +77,10 @@ def adapt(classifier: Classifier, plan: Plan, frozen_stages: int) -> tuple[str, 
     counts, modules = classifier.parameter_counts(), classifier.adapters.modules
     config = classifier.adapters.config()
     kind = "dora" if config["use_dora"] else "rslora" if config["use_rslora"] else lora.variant
-    shown = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in modules))
+    shown = modules[0] if len(modules) == 1 else f"{modules[0]} … {modules[-1]}"
     told = (
         f"adapters: {kind}, rank {classifier.adapters.rank}, alpha {classifier.adapters.alpha:g}, in {len(modules)} "
-        f"modules ({shown if len(shown) < 60 else shown[:57] + '…'})",
+        f"module{'s' if len(modules) > 1 else ''} ({shown})",
         f"{counts.trainable:,} of {counts.total:,} parameters learn ({counts.trainable / counts.total:.2%})",
     )
     return (*notes, *told)

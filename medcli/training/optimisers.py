@@ -20,8 +20,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups of trainable parameters, input to output, norms and biases without weight decay.
 
-    Every group carries its own `peak_lr`, which schedules multiply. With `loraplus` the second factors of adapters learn
-    at that multiple of the rate (LoRA+, Hayou et al. 2024).
+    Every group carries its own `peak_lr`, which schedules multiply. With `loraplus` the second factors of adapters
+    learn at that multiple of the rate (LoRA+, Hayou et al. 2024).
     """
     named = {name: value for name, value in classifier.named_parameters() if value.requires_grad}
     bare = undecayed(classifier)

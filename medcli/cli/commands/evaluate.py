@@ -128,9 +128,11 @@ def _of_run(source: str, resolved: Resolved, output: Output) -> Judgement:
     from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings
 
     _refuse(resolved, _FOREIGN, "reads another tool's table", "not-a-table")
-    _refuse(resolved, OF_WEIGHTS, "belongs to an architecture; a run has its own weights", "fixed-by-run")
-    _refuse(resolved, FIXED_BY_RUN, "is fixed by the run: with another it would be another model", "fixed-by-run")
     run = open_run(source)
+    base = resolved.values["weights"] if run.adapter.is_dir() else None
+    of_weights = tuple(name for name in OF_WEIGHTS if name != "weights" or base is None)
+    _refuse(resolved, of_weights, "belongs to an architecture; a run has its own weights", "fixed-by-run")
+    _refuse(resolved, FIXED_BY_RUN, "is fixed by the run: with another it would be another model", "fixed-by-run")
     ten_crop = resolved.group(EvaluationSettings).ten_crop
     if resolved.values["data"]:
         from medcli.prediction.judging import judge_run
@@ -143,7 +145,9 @@ def _of_run(source: str, resolved: Resolved, output: Output) -> Judgement:
             data_tables=resolved.data_tables,
             own_window=resolved.origin("window").layer == "default",
             ten_crop=ten_crop,
+            base=base,
         )
+    _refuse(resolved, ("weights",), "says on what base `--data` is predicted, and there is none", "no-data")
     _refuse(resolved, (*_IMAGES, *_LABELS, "ten_crop"), "says how `--data` is predicted, and there is none", "no-data")
     stored = stored_predictions(run)
     if stored.split != "test":

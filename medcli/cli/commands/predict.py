@@ -23,12 +23,14 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
     Files, folders (searched to the bottom, in sorted order), DICOM files and .npz archives; the answer is a table in
     the order of the inputs, as CSV or JSON. A file that cannot be read is named on stderr and the others are done
     (exit status 3). The columns are scores, not probabilities, as long as nobody has calibrated the run. An
-    architecture with `--weights` predicts with the classifier that came with these weights.
+    architecture with `--weights` predicts with the classifier that came with these weights. Several runs of
+    `medcli lora` on one base may be named; the base is loaded once, and the columns are named by run.
 
     Examples:
         medcli predict runs/NAME scan.dcm
         medcli predict runs/NAME images/ --out scores.csv
         medcli predict runs/NAME a.png b.png --json
+        medcli predict runs/APTOS runs/MESSIDOR images/
         medcli predict chexnet scan.dcm --weights model.pth.tar --ten-crop
     """
     from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings
@@ -38,6 +40,11 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
     output = Output(settings, "predict")
     resolved = resolve("predict", flags.given)
     out = _destination(settings.out, settings.overwrite)
+    from medcli.prediction.together import split_runs
+
+    runs, inputs = split_runs(run, inputs)
+    if len(runs) > 1:
+        return _together(runs, inputs, resolved, output, out)
     loaded = _model(run, resolved, output)
 
     from medcli.prediction.files import list_inputs, predict_files
@@ -65,15 +72,49 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
         output.warn(f"{name}: {reason}")
     if not found.names:
         raise RunFailure(f"none of the {len(entries)} inputs could be read", code="unreadable-images")
-    output.note("the scores are the network's own and were not calibrated: do not read them as probabilities")
-    status = ExitCode.PARTIAL if found.failures else ExitCode.DONE
-    _answer(output, loaded.spec.target, found, out, run, status)
-    return status
+    from medcli.prediction.score_table import score_columns, score_rows
+
+    target = loaded.spec.target
+    rows = score_rows(found.names, found.logits, target)
+    return _answer(output, {"task": target.task}, score_columns(target), rows, found.failures, out, run)
+
+
+def _together(
+    runs: tuple[str, ...], inputs: tuple[str, ...], resolved: Resolved, output: Output, out: Path | None
+) -> ExitCode:
+    """Several adapter runs on one base."""
+    from medcli.prediction.together import load_runs, predict_with_each, wide_table
+    from medcli.prediction.views import with_ten_crop
+    from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings
+
+    _refuse_flags_of_architectures(resolved, adapted=True)
+    models = load_runs(runs, weights=resolved.values["weights"])
+    own_window = resolved.origin("window").layer == "default"
+    if output.settings.dry_run:
+        text = f"the inputs would be predicted with {', '.join(models)}, on one base"
+        output.answer({"runs": list(models)}, text)
+        return ExitCode.DONE
+    found = predict_with_each(
+        models,
+        inputs,
+        resolved.group(ComputeSettings),
+        window=None if own_window else resolved.group(DataSettings).window,
+        prepare=with_ten_crop if resolved.group(EvaluationSettings).ten_crop else lambda loaded: loaded,
+        progress=lambda name, total: output.progress(f"images predicted by {name}", total),
+    )
+    failures = found[0].found.failures
+    for name, reason in failures:
+        output.warn(f"{name}: {reason}")
+    if not found[0].found.names:
+        raise RunFailure("none of the inputs could be read", code="unreadable-images")
+    columns, rows = wide_table(found)
+    about = {"runs": {one.run: {"task": one.target.task, "classes": list(one.target.class_names)} for one in found}}
+    return _answer(output, about, columns, rows, failures, out, runs[0])
 
 
 def _model(source: str, resolved: Resolved, output: Output) -> LoadedModel:
     """The run's model, or an architecture with the classifier its weights brought."""
-    from medcli.models.build import load_model
+    from medcli.models.build import load_run
     from medcli.runs.directory import open_run
     from medcli.settings.groups import DataSettings, ModelSettings
 
@@ -83,18 +124,24 @@ def _model(source: str, resolved: Resolved, output: Output) -> LoadedModel:
         published = load_published(source, data=resolved.group(DataSettings), model=resolved.group(ModelSettings))
         output.note(f"weights: {published.summary}")
         return published.model
+    run = open_run(source)
+    _refuse_flags_of_architectures(resolved, adapted=run.adapter.is_dir())
+    loaded = load_run(run, weights=resolved.values["weights"] if run.adapter.is_dir() else None)
+    if loaded.caution:
+        output.warn(loaded.caution)
+    return loaded
+
+
+def _refuse_flags_of_architectures(resolved: Resolved, *, adapted: bool) -> None:
+    """A run has its own weights; of an adapter run `--weights` may name the base."""
     for name in (*OF_WEIGHTS, *FIXED_BY_RUN, "class_names", "task"):
-        if resolved.origin(name).layer == "flag":
+        if resolved.origin(name).layer == "flag" and not (adapted and name == "weights"):
             flag = "--" + name.replace("_", "-")
             raise UsageProblem(
                 f"`{flag}` belongs to an architecture; a run has its own weights and its own way with images",
                 where=flag,
                 code="fixed-by-run",
             )
-    loaded = load_model(open_run(source).model_file)
-    if loaded.caution:
-        output.warn(loaded.caution)
-    return loaded
 
 
 def _is_architecture(name: str) -> bool:
@@ -109,22 +156,30 @@ def _is_architecture(name: str) -> bool:
     return True
 
 
-def _answer(output: Output, target: Any, found: Any, out: Path | None, run: str, status: ExitCode) -> None:
+def _answer(
+    output: Output,
+    about: dict[str, Any],
+    columns: tuple[str, ...],
+    rows: list[tuple[str | float, ...]],
+    failures: tuple[tuple[str, str], ...],
+    out: Path | None,
+    run: str,
+) -> ExitCode:
     import json
 
     from medcli.cli.output import plain
-    from medcli.prediction.score_table import as_csv, score_columns, score_rows
+    from medcli.prediction.score_table import as_csv
     from medcli.runs.directory import replace_text
 
+    output.note("the scores are the network's own and were not calibrated: do not read them as probabilities")
+    status = ExitCode.PARTIAL if failures else ExitCode.DONE
     directory = run if Path(run).is_dir() else None
-    columns = score_columns(target)
-    rows = score_rows(found.names, found.logits, target)
     result = {
-        "task": target.task,
+        **about,
         "calibrated": False,
         "columns": list(columns),
         "predictions": [dict(zip(columns, row, strict=True)) for row in rows],
-        "failures": [{"image": name, "reason": reason} for name, reason in found.failures],
+        "failures": [{"image": name, "reason": reason} for name, reason in failures],
     }
     if out is None:
         output.answer(
@@ -134,7 +189,7 @@ def _answer(output: Output, target: Any, found: Any, out: Path | None, run: str,
             run_dir=directory,
             status=status,
         )
-        return
+        return status
     if out.suffix.lower() == ".json":
         replace_text(out, json.dumps(plain(result), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
     else:
@@ -146,6 +201,7 @@ def _answer(output: Output, target: Any, found: Any, out: Path | None, run: str,
         run_dir=directory,
         status=status,
     )
+    return status
 
 
 def _destination(out: str | None, overwrite: bool) -> Path | None:
