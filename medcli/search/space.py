@@ -87,6 +87,7 @@ _NEVER = frozenset(
         "log_with",
         "monitor",
         "overfit_batch",
+        "random_weights",
         "resume",
         "strategy",
     }
@@ -100,7 +101,7 @@ def default_space(strategy: str) -> tuple[Dimension, ...]:
     if strategy == "lora":
         return (
             Choices("rank", (4, 8, 16, 32)),
-            Choices("lora_alpha", (16.0, 32.0, 64.0) if all_fields()["lora_alpha"].base is float else (16, 32, 64)),
+            Choices("lora_alpha", (16.0, 32.0, 64.0)),
             Range("lr", 1e-5, 1e-3, log=True),
             Choices("batch_size", (8, 16, 32, 48)),
             Range("dropout", 0.1, 0.5),

@@ -24,7 +24,7 @@ from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from medcli.data.record import compare_records
 from medcli.errors import MedcliError, RunFailure, UsageProblem
@@ -45,6 +45,7 @@ __all__ = [
 
 ATTRIBUTE = "medcli"
 PATIENCE = 60.0  # seconds for which a file-based database may be held by another process before we give up
+ATTEMPTS = 6
 JOURNALS, DATABASES = (".log", ".journal", ".jsonl"), (".db", ".sqlite", ".sqlite3")
 
 
@@ -220,14 +221,15 @@ def open_storage(place: Place) -> BaseStorage:
 
 def _database(place: Place) -> RDBStorage:
     arguments = {"connect_args": {"timeout": PATIENCE}} if place.address.startswith("sqlite") else {}
-    for attempt in range(3):
+    for attempt in range(ATTEMPTS):
         try:
             return RDBStorage(place.address, engine_kwargs=arguments)
-        except OperationalError as error:
-            # Two processes that make the tables in the same moment: the second finds them there when it looks again.
-            if attempt == 2 or "exists" not in str(error):
+        except SQLAlchemyError as error:
+            # Of several processes that make the tables in the same moment, the later find some of them there already.
+            crossed = isinstance(error, IntegrityError) or "exists" in str(error)
+            if not crossed or attempt + 1 == ATTEMPTS:
                 raise
-            time.sleep(0.5)
+            time.sleep(0.2 * (attempt + 1))
     raise AssertionError("unreachable")
 
 

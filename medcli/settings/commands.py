@@ -107,7 +107,7 @@ OF_WEIGHTS = ("weights", "pretrained", "arch_opt")
 IMAGE_STORE = ("cache", "cache_limit")
 
 _FINETUNED = ("frozen", "layerwise", "gradual", "full", "lp-ft", "knn")
-_SEARCHED = ("scratch", "frozen", "layerwise", "gradual", "full", "lp-ft")
+_SEARCHED = ("scratch", "frozen", "layerwise", "gradual", "full", "lp-ft", "lora")
 
 
 def _output(*names: str) -> Part:
@@ -161,6 +161,7 @@ _TABLE: tuple[CommandSettings, ...] = (
             Part(SearchSettings),
             Part(PluginSettings, only=("timeout",)),
             Part(StrategySettings, words={"strategy": _SEARCHED}),
+            Part(LoraSettings),
             Part(DataSettings),
             Part(ModelSettings),
             # A trial is a training of its own, begun and ended by the search, in one process.

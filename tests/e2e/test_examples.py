@@ -34,12 +34,21 @@ CHEAPER = {
     "medcli train resnet50 --data aptos/train.csv --image-dir aptos/images --image-column id_code "
     "--label-column diagnosis --task ordinal": SMALL,
     "medcli train --resume runs/20261121T101500Z-train-resnet18-1a2b": AS_WRITTEN,
+    "medcli search resnet18 --data breastmnist.npz --trials 30 --epochs 20": f"{SMALL} --trials 1",
+    "medcli search resnet18 --strategy layerwise --data xrays/ --pruner hyperband --timeout 7200": f"{SMALL} --trials 1",
+    "medcli search resnet18 --data breastmnist.npz --space space.toml --dry-run": AS_WRITTEN,
+    "medcli search resnet18 --data breastmnist.npz --storage study.log --trials 100": f"{SMALL} --trials 1",
+    "medcli search --resume runs/20261121T101500Z-search-resnet18-1a2b --trials 60": "--trials 2",
     "medcli data synth --images 200 --size 64 --out phantoms": AS_WRITTEN,
     "medcli data synth synthetic/chest --task multilabel --seed 7 --out phantoms-multilabel": "--images 20",
 }
 # What has to be done before an example that builds on another.
-AFTER = {"medcli models verify resnet18 --weights in1k --json": "medcli models fetch resnet18"}
-COSTLY = ("medcli train ", "medcli data synth ")
+AFTER = {
+    "medcli models verify resnet18 --weights in1k --json": "medcli models fetch resnet18",
+    "medcli search resnet18 --strategy layerwise --data xrays/ --pruner hyperband --timeout 7200": "medcli models fetch "
+    "resnet18",
+}
+COSTLY = ("medcli train ", "medcli search ", "medcli data synth ")
 
 
 def examples() -> list[str]:
@@ -166,7 +175,7 @@ def publish(hub: FakeHub) -> None:
 
 
 def train_runs(root: Path) -> None:
-    """Three finished runs on `xrays/`, one of them twice, and one that was stopped after its first epoch."""
+    """Three finished runs on `xrays/`, one of them twice, one that was stopped after its first epoch, and a search."""
     from medcli.training import loop
 
     cli = RunCli(root)
@@ -191,6 +200,10 @@ def train_runs(root: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "learn_epoch", stop_in_the_second)
         train("runs/20261121T101500Z-train-resnet18-1a2b", 130, "--epochs", "2")
+    small = ("--image-size", "32", "--workers", "0", "--limit", "8", "--epochs", "1", "--trials", "1")
+    found = ("search", "timm/test_resnet", "--data", "xrays/", "--out", "runs/20261121T101500Z-search-resnet18-1a2b")
+    done = cli(*found, *small, in_process=True)
+    assert done.code == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +218,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_predictions(root)
     write_scans(root)
     write_weights(root / "densenet121.safetensors")
+    (root / "space.toml").write_text("[space]\nlr = { low = 1e-5, high = 1e-2, log = true }\nbatch_size = [4, 8]\n")
     (root / "experiments").mkdir()
     (root / "experiments/swin.toml").write_text(
         'architecture = "swin_tiny_patch4_window7_224"\n\n[train]\nepochs = 3\n'
@@ -223,7 +237,7 @@ def test_example(example: str, files: Path, run_cli: RunCli, fake_hub: FakeHub) 
     command, _, _redirected = example.partition(" > ")
     program, *words = shlex.split(f"{command} {CHEAPER.get(example, AS_WRITTEN)}")
     assert program == "medcli"
-    if words[:2] in (["models", "fetch"], ["models", "verify"]):
+    if words[:2] in (["models", "fetch"], ["models", "verify"]) or example in AFTER:
         publish(fake_hub)
     if example in AFTER:
         assert run_cli(*shlex.split(AFTER[example])[1:], in_process=True).code == 0

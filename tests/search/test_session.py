@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -252,11 +252,6 @@ def test_a_trial_that_falls_behind_is_pruned(do_search: Do, write_space: Write, 
     assert result.best.settings["lr"] == 2e-2
 
 
-def interrupt() -> Iterator[None]:
-    os.kill(os.getpid(), signal.SIGINT)
-    yield
-
-
 def test_an_interrupted_search_goes_on_where_it_was(do_search: Do, heard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         Scripted(patched, {2: lambda: os.kill(os.getpid(), signal.SIGINT)})
@@ -288,7 +283,6 @@ def test_a_killed_process_leaves_a_trial_that_is_begun_again(do_search: Do, hear
     result = do_search(trials=1)
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{result.run.path}/study.db")
     orphan = study.ask()
-    values = {"lr": 1e-4, "batch_size": 16, "dropout": 0.1, "weight_decay": 0.0}
     orphan.suggest_float("lr", 1e-5, 1e-3, log=True)
     for name, choices in (
         ("batch_size", (16, 32, 64)),
@@ -391,11 +385,9 @@ def test_two_processes_share_one_study(storage: str, archive: Path, small_space:
         )
         for name in ("one", "two")
     ]
-    answers = []
-    for child in children:
-        out, err = child.communicate(timeout=280)
-        assert child.returncode == 0, err
-        answers.append(json.loads(out)["result"])
+    said = [child.communicate(timeout=280) for child in children]
+    assert [child.returncode for child in children] == [0, 0], said
+    answers = [json.loads(out)["result"] for out, _ in said]
     rows = max(
         (answer["trials"] for answer in answers), key=lambda found: sum(row["state"] == "completed" for row in found)
     )

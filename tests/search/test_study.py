@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -197,23 +200,46 @@ def test_a_grid_visits_every_combination_once() -> None:
 
 @pytest.mark.parametrize("kind", ["median", "halving", "hyperband"])
 def test_pruners_stop_what_is_behind_and_nothing_else(kind: str) -> None:
-    study = optuna.create_study(direction="maximize", pruner=make_pruner(kind, 9))
-    for value in (0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9):
-        trial = study.ask()
-        for epoch in range(9):
-            trial.report(value, epoch)
-            assert not trial.should_prune()
-        study.tell(trial, value)
-    stopped = []
-    for value in (0.5, 0.95):
+    study = optuna.create_study(study_name="one", direction="maximize", pruner=make_pruner(kind, 9))
+    stopped = {0.9: 0, 0.5: 0, 0.95: 0}
+    # Hyperband deals trials out to brackets, one of which stops nothing: six of each are enough to meet the others.
+    for value in [0.9] * 12 + [0.5] * 6 + [0.95] * 6:
         trial = study.ask()
         pruned = False
         for epoch in range(9):
             trial.report(value, epoch)
             pruned = pruned or trial.should_prune()
-        stopped.append(pruned)
+        stopped[value] += pruned
         study.tell(trial, value)
-    assert stopped == [True, False]
+    assert stopped[0.9] == stopped[0.95] == 0
+    assert stopped[0.5] >= (1 if kind == "hyperband" else 6)
+
+
+JOIN = """
+import sys, time
+from pathlib import Path
+from medcli.search.study import Identity, join_study, place_of
+identity = Identity("a", "train", "scratch", "auc", {"lr": {"choices": [1]}}, {"epochs": 1}, {"splits": {}})
+for number in range(4):
+    time.sleep(max(0, float(sys.argv[1]) + number - time.time()))
+    study = join_study(place_of(f"{number}.{sys.argv[2]}", Path()), "one", identity)
+    trial = study.ask()
+    study.tell(trial, trial.suggest_float("lr", 0, 1))
+"""
+
+
+@pytest.mark.parametrize("ending", ["db", "log"])
+def test_processes_that_begin_in_the_same_moment_make_one_study(ending: str) -> None:
+    moment = str(time.time() + 6)
+    children = [
+        subprocess.Popen([sys.executable, "-c", JOIN, moment, ending], stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = [child.communicate(timeout=120)[1] for child in children]
+    assert [child.returncode for child in children] == [0, 0, 0], said
+    for number in range(4):
+        storage = module.open_storage(place_of(f"{number}.{ending}", Path()))
+        assert len(optuna.load_study(storage=storage, study_name="one").trials) == 3
 
 
 def test_no_pruner_stops_nothing() -> None:

@@ -17,14 +17,14 @@ __all__ = ["search"]
 def search(source: OptionalArchitectureOrRun, flags: Flags) -> None:
     """Look for good settings of a training, judged on its validation images.
 
-    A trial is what `medcli train` does (or `finetune`, with its `--strategy`) with the flags given here and
-    with settings drawn from a space. The test split is neither read nor predicted: keep it for the one training that
-    follows. Trials that fall behind are stopped early; one that fails is recorded, and the search goes on. Settings
-    given as flags are fixed for every trial. The best ones are written to `best.toml`.
+    A trial is what `medcli train` does (`--strategy scratch`, the default), or `finetune` or `lora` by the strategy
+    named, with the flags given here and with settings drawn from a space. The test split is neither read nor predicted:
+    keep it for the one training that follows. Trials that fall behind are stopped early; one that fails is recorded,
+    and the search goes on. Settings given as flags are fixed for every trial. The best ones are written to `best.toml`.
 
     Examples:
         medcli search resnet18 --data breastmnist.npz --trials 30 --epochs 20
-        medcli search resnet50 --strategy layerwise --data xrays/ --pruner hyperband --timeout 7200
+        medcli search resnet18 --strategy layerwise --data xrays/ --pruner hyperband --timeout 7200
         medcli search resnet18 --data breastmnist.npz --space space.toml --dry-run
         medcli search resnet18 --data breastmnist.npz --storage study.log --trials 100
         medcli search --resume runs/20261121T101500Z-search-resnet18-1a2b --trials 60
