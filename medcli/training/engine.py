@@ -53,7 +53,7 @@ from medcli.training.memory import explain_out_of_memory
 from medcli.training.nearest import judge_neighbours
 from medcli.training.optimisers import make_optimizer
 from medcli.training.plan import Plan
-from medcli.training.probe import probe_head, probes
+from medcli.training.probe import probe_head, probes, refuse_spread_weights
 from medcli.training.processes import place
 from medcli.training.progress import TrainingProgress
 from medcli.training.sampling import balanced_chances
@@ -122,6 +122,7 @@ def prepare(
     device = own_device(plan, place())
     precision = choose_precision(compute.precision, device)
     accelerator, team = join(plan, device, precision)
+    refuse_spread_weights(plan, team.sharded)
     if compute.deterministic:
         torch.use_deterministic_algorithms(True)
     set_seed(compute.seed)

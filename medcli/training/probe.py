@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medcli.errors import UsageProblem
 from medcli.models.heads import Head
 from medcli.prediction.feature_cache import FeatureCache
 from medcli.prediction.features import PLAIN
@@ -25,7 +27,7 @@ from medcli.training.plan import Plan
 if TYPE_CHECKING:
     from medcli.training.engine import Prepared
 
-__all__ = ["STRENGTHS", "Probe", "fit_head", "probe_head", "probes"]
+__all__ = ["STRENGTHS", "Probe", "fit_head", "probe_head", "probes", "refuse_spread_weights"]
 
 STRENGTHS = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Strengths of the L2 penalty that the validation split chooses from, strongest first."""
@@ -66,6 +68,21 @@ def probes(plan: Plan) -> bool:
     return plan.strategy is not None and plan.strategy.strategy == "lp-ft" and not plan.strategy.probe_epochs
 
 
+def refuse_spread_weights(plan: Plan, sharded: bool) -> None:
+    """See before anything is written that the backbone can be run by itself.
+
+    Raises:
+        UsageProblem: its parameters will be spread over several processes.
+    """
+    if sharded and probes(plan):
+        raise UsageProblem(
+            "the probe of `lp-ft` needs a whole backbone in every process, and FSDP spreads it",
+            where="--strategy lp-ft",
+            hint="train the head for some epochs instead: `--probe-epochs 5`",
+            code="probe-needs-whole-weights",
+        )
+
+
 def probe_head(
     prepared: Prepared, *, cache: FeatureCache | None, progress: Callable[[str, int, int], None] | None = None
 ) -> tuple[str, ...]:
@@ -85,11 +102,15 @@ def probe_head(
     notes: list[str] = []
     for split in ("train", "val"):
         batches = prepared.batches[split]
-        rows, _, said = extract(extractor, batches, PLAIN, cache, split, progress)
+        work = partial(extract, extractor, batches, PLAIN, cache, split, progress)
+        rows, _, said = parts.team.one_at_first(work)
         notes += said
         labels = torch.from_numpy(np.ascontiguousarray(batches.samples.labels)).to(prepared.device)
         data.append((rows.to(prepared.device), labels))
     probe = fit_head(classifier.medcli_head, data[0], data[1], parts.criterion)
+    # All processes go on from the very same numbers.
+    fitted = {name: value.cpu() for name, value in classifier.medcli_head.state_dict().items()}
+    classifier.medcli_head.load_state_dict(parts.team.from_first(fitted))
     if parts.ema is not None:
         average = parts.ema.module.get_submodule("medcli_head")
         average.load_state_dict(classifier.medcli_head.state_dict())

@@ -181,13 +181,14 @@ def _settings(output: Output, saved: SavedConfig | None, every: bool) -> str:
 def _next_steps(one: Summary) -> tuple[str, ...]:
     if one.command == "search":
         return _after_search(one)
+    again = f"`medcli {one.command or 'train'} --resume {one.path}"
+    # A run that trained nothing (`--strategy knn`) has nothing to go on from.
+    goes_on = RunDirectory(one.path).checkpoint_file.is_file()
     if one.state == "completed":
-        return (
-            f"`medcli evaluate {one.path}` shows every figure; `medcli predict {one.path} IMAGES` uses the model",
-            f"`medcli train --resume {one.path} --extend 10` trains 10 epochs longer",
-        )
-    if one.state in ("interrupted", "failed") and RunDirectory(one.path).checkpoint_file.is_file():
-        return (f"`medcli train --resume {one.path}` continues it",)
+        use = f"`medcli evaluate {one.path}` shows every figure; `medcli predict {one.path} IMAGES` uses the model"
+        return (use, f"{again} --extend 10` trains 10 epochs longer") if goes_on else (use,)
+    if one.state in ("interrupted", "failed") and goes_on:
+        return (f"{again}` continues it",)
     return ()
 
 
