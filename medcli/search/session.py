@@ -17,6 +17,7 @@ from optuna.trial import Trial, TrialState
 import medcli
 from medcli.data.record import data_record
 from medcli.errors import MedcliError, RunFailure
+from medcli.models.build import build_classifier
 from medcli.registry.discovery import discover, find
 from medcli.runs.directory import RunDirectory, claim_run, plan_run, refuse_occupied, replace_text
 from medcli.runs.records import append_log, write_config, write_data, write_environment
@@ -111,6 +112,7 @@ def conduct_search(
         run = plan_run("search", plan.identity.architecture, out=out)
         refuse_occupied(run, overwrite=overwrite)
         refuse_busy(run)
+        _try_weights(plan)
     place = place_of(plan.settings.storage, run.path / STUDY_FILE)
     sampler = make_sampler(plan.settings.search_sampler, plan.seed, plan.space)
     # A study that is kept elsewhere is asked before this directory is made; one of its own can only be made in it.
@@ -131,6 +133,7 @@ def conduct_search(
         except Interrupted as stopped:
             number = stopped.exit_code - 128
             session.write("interrupted")
+            session.keep_best()
             raise Interrupted(
                 number,
                 f"stopped; {len(session.rows)} trials are kept in `{run.path}`",
@@ -140,6 +143,14 @@ def conduct_search(
             sentence = error.message if isinstance(error, MedcliError) else f"{type(error).__name__}: {error}"
             session.write("failed", sentence)
             raise
+
+
+def _try_weights(plan: SearchPlan) -> None:
+    """Weights that are absent or do not fit would fail every trial: better none is begun."""
+    model = plan.start.plan.model
+    searched = {one.name for one in plan.space} & {"weights", "pretrained"}
+    if (model.weights or model.pretrained) and not searched:
+        build_classifier(plan.start.plan.spec, weights=model.weights, pretrained=model.pretrained)
 
 
 def _record(plan: SearchPlan, run: RunDirectory, storage: str) -> None:
@@ -194,7 +205,7 @@ class _Session:
                 return "grid"
             self.study.optimize(self._objective, n_trials=1, catch=(TrialFailed,))
             self.write("running")
-            self._keep_best()
+            self.keep_best()
             if self.failures >= HOPELESS and not any(row.state in ("completed", "pruned") for row in self.rows):
                 raise RunFailure(
                     f"the first {self.failures} trials failed, the last one because {self.rows[-1].reason}",
@@ -205,7 +216,7 @@ class _Session:
 
     def finish(self, ended: str) -> SearchResult:
         """Choose the best settings, write them, draw, and say that it is done."""
-        self._keep_best()
+        self.keep_best()
         self.write("running")
         best = best_row(self.rows, self.plan.identity.monitor)
         if best is None:
@@ -252,7 +263,7 @@ class _Session:
         replace_text(file, head + render_saved(resolved, version=medcli.__version__))
         return file
 
-    def _keep_best(self) -> None:
+    def keep_best(self) -> None:
         """Weights are large: only the best trial of the study keeps its own."""
         best = best_row(self.rows, self.plan.identity.monitor)
         for row in self.rows:
