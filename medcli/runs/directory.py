@@ -46,6 +46,7 @@ OWN = (
     "trial.toml",
     "best.toml",
     "plots",
+    "tracking",
     "log.txt",
     "lock",
 )
@@ -126,6 +127,11 @@ class RunDirectory:
     def plots(self) -> Path:
         """Pictures."""
         return self.path / "plots"
+
+    @property
+    def tracking(self) -> Path:
+        """Where experiment trackers write, unless their own variables say otherwise."""
+        return self.path / "tracking"
 
     def predictions(self, split: str) -> Path:
         """Stored predictions of one split."""

@@ -47,6 +47,7 @@ from medcli.training.progress import TrainingProgress
 from medcli.training.start import Start
 from medcli.training.strategies import tuning_to_json
 from medcli.training.team import Team
+from medcli.training.trackers import refuse_missing, tracked
 
 __all__ = ["Outcome", "Watch", "conduct", "finish", "rehearse", "try_one_batch"]
 
@@ -99,6 +100,7 @@ def conduct(start: Start, watch: Watch, *, command: str, out: str | None, overwr
     """
     plan = start.plan
     require_splits(plan)
+    refuse_missing(plan.training.log_with)
     run = start.run or plan_run(command, plan.spec.architecture, out=out)
     if place().rank > 0:
         return _attend(start, watch)
@@ -121,7 +123,8 @@ def conduct(start: Start, watch: Watch, *, command: str, out: str | None, overwr
             append_log(run, f"{command} {plan.spec.architecture}: {'continued' if start.run else 'started'}")
             for note in prepared.notes:
                 append_log(run, note)
-            trained = train(prepared, run, watch.progress, resume=start.run is not None, extend=start.extend, say=say)
+            with tracked(watch.progress, plan.training.log_with, run, start.resolved) as progress:
+                trained = train(prepared, run, progress, resume=start.run is not None, extend=start.extend, say=say)
             if trained.signal:
                 append_log(run, f"stopped by signal {trained.signal}")
                 raise _stopped(run, began, trained)
