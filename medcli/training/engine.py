@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import set_seed
 from timm.utils.model_ema import ModelEmaV3
-from torch import nn
 
-from medcli.data.batches import Batch, Batches
-from medcli.data.dataset import Samples
+from medcli.data.batches import Batches
 from medcli.data.shares import Share
 from medcli.errors import UsageProblem
-from medcli.evaluation.monitor import monitor_metrics
 from medcli.models.adapted import is_adapted
-from medcli.models.build import Built, build_classifier, load_model, load_run, save_model
+from medcli.models.build import Built, build_classifier, load_model, load_run
 from medcli.models.classifier import Classifier
 from medcli.models.device import Precision, choose_precision
 from medcli.prediction.feature_cache import FeatureCache
-from medcli.prediction.predict import as_predictions, raw_outputs
 from medcli.runs.directory import RunDirectory, open_run
-from medcli.runs.records import append_log, append_metrics
-from medcli.training.adapting import adapt, checkpointed, keep_adapter, run_origin, take_base
+from medcli.training.adapting import adapt, checkpointed, run_origin, take_base
 from medcli.training.best import Best
-from medcli.training.checkpoint import Position, conditions, load_checkpoint, restore, save_checkpoint
+from medcli.training.checkpoint import Position, conditions, load_checkpoint, restore
 from medcli.training.class_weights import class_weights
 from medcli.training.frozen import (
     HeadAverage,
     HeadFeatures,
-    best_head,
-    keep_head,
     learner,
     on_features,
     refuse_other_backbone,
@@ -47,6 +38,7 @@ from medcli.training.imbalance import adjustment_of, augmentation_of, mixing_of
 from medcli.training.inputs import describe_cases, enlargement_note, open_splits, storage_notes
 from medcli.training.interruption import Interruption
 from medcli.training.join import everything_learns, join, launcher_note, normalisation_note, own_device
+from medcli.training.journal import RunJournal, raw_of, unwrapped
 from medcli.training.loop import Ema, Parts, fit
 from medcli.training.losses import make_criterion
 from medcli.training.memory import explain_out_of_memory
@@ -61,7 +53,7 @@ from medcli.training.schedules import Schedule
 from medcli.training.strategies import plan_tuning, render_tuning
 from medcli.training.team import explain_lost
 
-__all__ = ["Prepared", "Trained", "prepare", "train"]
+__all__ = ["Prepared", "Trained", "prepare", "raw_of", "train", "unwrapped"]
 
 
 @dataclass(frozen=True)
@@ -272,114 +264,6 @@ def ema_of(classifier: Classifier, plan: Plan) -> Ema | None:
     decay = plan.training.ema_decay
     average = partial(ModelEmaV3, decay=decay, use_warmup=True, warmup_gamma=10.0, warmup_power=1.0)
     return HeadAverage(classifier, average) if uses_features(plan) else average(classifier)
-
-
-def raw_of(prepared: Prepared, network: nn.Module, split: str) -> torch.Tensor:
-    """Raw outputs [n, ...] of a network for one split, on the CPU."""
-    if prepared.features is not None:
-        return prepared.features.raw(network, split)
-
-    def judge(batches: Iterable[Batch], samples: Samples) -> torch.Tensor:
-        return raw_outputs(
-            network,
-            batches,
-            samples,
-            preprocessing=prepared.plan.preprocessing,
-            device=prepared.device,
-            precision=prepared.precision,
-        )
-
-    return prepared.parts.team.outputs(prepared.batches[split], judge)
-
-
-class RunJournal:
-    """Keeps a run's figures, best weights and checkpoints."""
-
-    def __init__(self, prepared: Prepared, run: RunDirectory, progress: TrainingProgress) -> None:
-        self.prepared = prepared
-        self.run = run
-        self.progress = progress
-
-    def validate(self, network: nn.Module) -> dict[str, float]:
-        prepared, plan = self.prepared, self.prepared.plan
-        team = prepared.parts.team
-        team.same_buffers(network)
-        raw = raw_of(prepared, network, "val")
-        samples = prepared.batches["val"].samples
-        labels = torch.from_numpy(np.ascontiguousarray(samples.labels))
-        loss = float(prepared.parts.criterion(raw.to(prepared.device), labels.to(prepared.device)))
-        head = plan.spec.head_kind
-        figures = monitor_metrics(as_predictions(raw, samples, target=plan.data.target, head_kind=head))
-        return team.from_first({"loss": loss, **figures})
-
-    def improved(self, position: Position) -> None:
-        network, features = self.prepared.parts.network, self.prepared.features
-        if features is None:
-            self.write_model(network, position)
-            return
-        state = self.prepared.parts.team.state(learner(self.prepared.plan, network))
-        if self.prepared.parts.team.first:
-            keep_head(self.run, state, features.extractor)
-
-    def write_best(self, position: Position) -> None:
-        """Write the whole network with the best head, where epochs have kept the head alone."""
-        best = None if self.prepared.features is None else best_head(self.run, self.prepared.built.classifier)
-        if best is not None:
-            self.write_model(best, position)
-
-    def write_model(self, network: nn.Module, position: Position) -> None:
-        """Write the model file."""
-        plan, team = self.prepared.plan, self.prepared.parts.team
-        state = team.state(network)
-        if not team.first:
-            return
-        best = {
-            "epoch": position.best.epoch,
-            "monitor": position.best.monitor,
-            # A validation split without one of the classes has no AUC; JSON has no NaN.
-            "value": None if math.isnan(position.best.value) else position.best.value,
-        }
-        if plan.lora is not None:
-            keep_adapter(self.run, plan, self.prepared.parts.classifier, network, best, state)
-            return
-        save_model(self.run.model_file, network, plan.spec, plan.preprocessing, best, state=state)
-
-    def epoch_done(self, row: dict[str, Any]) -> None:
-        if not self.prepared.parts.team.first:
-            return
-        append_metrics(self.run, row)
-        shown = ", ".join(f"{name} {value:.5g}" for name, value in row.items() if isinstance(value, float))
-        append_log(self.run, f"epoch {row['epoch'] + 1}: {shown}{' (best)' if row['best'] else ''}")
-        figures = {name: value for name, value in row.items() if name.startswith(("train_", "val_")) or name == "lr"}
-        self.progress.epoch(
-            epoch=row["epoch"],
-            metrics=figures,
-            monitor=self.prepared.plan.monitor,
-            best=row["best"],
-            seconds=row["seconds"],
-            images_per_second=row["images_per_second"],
-        )
-
-    def save(self, position: Position) -> None:
-        parts = self.prepared.parts
-        scaler = parts.accelerator.scaler
-        randomness = parts.team.randomness(self.prepared.device)
-        save_checkpoint(
-            self.run.checkpoint_file if parts.team.first else None,
-            position=position,
-            model=checkpointed(self.prepared.plan, parts.classifier),
-            ema=None if parts.ema is None else checkpointed(self.prepared.plan, parts.ema.module),
-            optimizer=unwrapped(parts.optimizer),
-            scaler=scaler.state_dict() if scaler is not None else {},
-            device=self.prepared.device,
-            randomness=randomness,
-        )
-
-
-def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimiser inside accelerate's wrapper."""
-    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
-    return inner
 
 
 def train(

@@ -16,7 +16,8 @@ from medcli.training.best import Best
 from medcli.training.checkpoint import Position
 
 if TYPE_CHECKING:
-    from medcli.training.engine import Prepared, RunJournal
+    from medcli.training.engine import Prepared
+    from medcli.training.journal import RunJournal
 
 __all__ = ["few_neighbours", "judge_neighbours", "refuse_continuing", "refuse_too_many", "remember"]
 
