@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.fft import irfft, next_fast_len, rfft
 
-__all__ = ["Reliability", "assign_bins", "brier_terms", "nll_terms", "reliability"]
+__all__ = ["Reliability", "assign_bins", "brier_terms", "nll_terms", "reliability", "smooth_ece"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,6 +41,11 @@ def assign_bins(confidence: npt.ArrayLike, bins: int, binning: Literal["width", 
     # The upper edge of a part is the value before its cut; searching for it moves the cut past every equal value.
     upper = np.unique(ordered[cuts - 1])
     return np.searchsorted(upper, values, side="left").astype(np.int64)
+
+
+_HALVINGS = 10
+_NARROWEST = 1e-3
+"""How finely the width of the smooth error is searched, and where its search ends."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,19 @@ class Reliability:
         """Average calibration error: plain mean of the gaps of the bins that hold cases."""
         return float(self.gaps.mean()) if len(self.count) else float("nan")
 
+    @property
+    def debiased(self) -> float:
+        """Root of the squared gaps less what chance adds to them (Kumar, Liang and Ma 2019), at least 0.
+
+        A bin of one case, whose chance error cannot be estimated, adds nothing. NaN without cases.
+        """
+        if not len(self.count):
+            return float("nan")
+        several = self.count > 1
+        count, share = self.count[several], self.accuracy[several]
+        squares = (self.confidence[several] - share) ** 2 - share * (1.0 - share) / (count - 1.0)
+        return float(np.sqrt(max(0.0, (count * squares).sum() / self.count.sum())))
+
     def largest(self, minimum: float = 1) -> float:
         """Maximum calibration error over bins with at least `minimum` cases; NaN where no bin has as many."""
         gaps = self.gaps[self.count >= minimum]
@@ -90,6 +109,54 @@ def reliability(
     confidences = np.bincount(index, weights=values, minlength=bins)[kept] / count[kept]
     events = np.bincount(index, weights=happened, minlength=bins)[kept] / count[kept]
     return Reliability(count[kept], confidences, events)
+
+
+def smooth_ece(confidence: npt.ArrayLike, event: npt.ArrayLike) -> float:
+    """Calibration error without bins (Blasiok and Nakkiran 2023), in [0, 1]; NaN without cases.
+
+    The errors confidence - event are smoothed with a Gaussian that is reflected at 0 and 1, and the mean of their
+    absolute value is taken. The width is the largest one below the result it leads to. Grid, search and weights are
+    those of the authors' package relplot, whose figures these are: the width is found to 1/1024, and the ends of the
+    grid weigh as much as its middle, so that the result can fall a little below |mean confidence - share of events|.
+
+    Args:
+        confidence: [n] in 0..1.
+        event: [n], bool.
+    """
+    values = np.asarray(confidence, dtype=np.float64)
+    if not len(values):
+        return float("nan")
+    errors = values - np.asarray(event, dtype=np.float64)
+    low, high = 1.0, 0.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if middle < _NARROWEST or middle < _smoothed_error(values, errors, middle):
+            high = middle
+        else:
+            low = middle
+    return _smoothed_error(values, errors, low)
+
+
+def _smoothed_error(values: Floats, errors: Floats, width: float) -> float:
+    points = max(2000, round(20.0 / width)) // 2 + 1
+    grid = np.linspace(0.0, 1.0, points)
+    cell = np.clip((values * (points - 1)).astype(np.int64), 0, points - 2)
+    part = values * (points - 1) - cell
+    kernel = np.exp(-((grid - 0.5) ** 2) / (2.0 * width**2)) / (np.sqrt(2.0 * np.pi) * width)
+    size = next_fast_len(4 * points, real=True)
+    shape = rfft(kernel, size)
+    where = np.linspace(0.0, 1.0, max(200, round(10.0 / width)))
+
+    def smooth(weights: Floats) -> Floats:
+        mass = np.bincount(cell, weights=weights * (1.0 - part), minlength=points)
+        mass += np.bincount(cell + 1, weights=weights * part, minlength=points)
+        reflected = np.concatenate([mass[:0:-1], mass, mass[-2::-1]])
+        moved = irfft(rfft(reflected, size) * shape, size)[points // 2 + points - 1 :][:points]
+        result: Floats = np.interp(where, grid, moved)
+        return result
+
+    density = smooth(np.ones_like(values)) + 1e-4
+    return float(np.abs(smooth(errors)).sum() / density.sum())
 
 
 def brier_terms(scores: Floats, labels: npt.NDArray[Any]) -> Floats:
