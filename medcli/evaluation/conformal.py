@@ -88,7 +88,9 @@ class Cell:
         if self.k > self.n or not cases:
             return (1.0, 1.0) if cases else (math.nan, math.nan)
         tail = (1 - level) / 2
-        low, high = betabinom.ppf([tail, 1 - tail], cases, self.k, self.n + 1 - self.k)
+        # Summed by hand: scipy searches each quantile with a distribution function that costs a sum of its own.
+        below = np.cumsum(betabinom.pmf(np.arange(cases + 1), cases, self.k, self.n + 1 - self.k))
+        low, high = np.minimum(np.searchsorted(below, [tail, 1 - tail]), cases)
         return float(low) / cases, float(high) / cases
 
 
