@@ -158,7 +158,7 @@ class SearchSettings:
     space: Annotated[
         str | None,
         Option(
-            "TOML file with a table `[space]` of settings and what they may be (default: learning rate, batch size, "
+            "file with a TOML table `[space]` of settings and what they may be (default: learning rate, batch size, "
             "dropout, and weight decay or the adapters' rank and alpha)",
             THIS,
             "FILE",

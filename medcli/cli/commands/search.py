@@ -70,8 +70,10 @@ def _announce(output: Output, plan: SearchPlan) -> None:
         values = plan.start.resolved.values
         output.note(f"fixed, as you asked: {', '.join(f'{name} {values[name]}' for name in plan.fixed)}")
     data = plan.start.plan.data.name
-    kept = f"the {plan.kept:,} test images of {data} are kept" if plan.kept else f"{data} has no test images; keep some"
-    output.note(f"{kept} for afterwards: no trial reads or predicts them")
+    if plan.kept:
+        output.note(f"the {plan.kept:,} test images of {data} are kept for afterwards: no trial reads or predicts them")
+    else:
+        output.note(f"{data} has no test images, by which the chosen settings could be judged afterwards")
 
 
 def _space_lines(plan: SearchPlan) -> list[str]:
