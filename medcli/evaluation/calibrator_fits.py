@@ -100,14 +100,23 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> Solved:
     Raises:
         RunFailure: the derivative at the solution is not zero (code `not-solved`).
     """
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    own = np.take_along_axis(shifted, labels[:, None], axis=1)[:, 0]
-    # Without a scale of its own the derivative of large logits would look steep everywhere.
-    scale = float(np.abs(shifted).mean()) or 1.0
+    if logits.shape[1] == 2:
+        # Two classes are one margin: half the work of the general case, and labels are many.
+        margin = logits[:, 1] - logits[:, 0]
+        scale = float(np.abs(margin).mean()) or 1.0
+        own = float((margin * labels).mean())
 
-    def slope(log_temperature: float) -> float:
-        chances = softmax(shifted * np.exp(-log_temperature))
-        return float(((chances * shifted).sum(axis=1) - own).mean()) / scale
+        def slope(log_temperature: float) -> float:
+            return (float((margin * sigmoid(margin * np.exp(-log_temperature))).mean()) - own) / scale
+    else:
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        # Without a scale of its own the derivative of large logits would look steep everywhere.
+        scale = float(np.abs(shifted).mean()) or 1.0
+        own = float(np.take_along_axis(shifted, labels[:, None], axis=1).mean())
+
+        def slope(log_temperature: float) -> float:
+            chances = softmax(shifted * np.exp(-log_temperature))
+            return (float((chances * shifted).sum(axis=1).mean()) - own) / scale
 
     low, high = np.log(COLDEST), np.log(HOTTEST)
     # The derivative falls with T: more heat pulls the expected logit towards the mean of all.
@@ -248,23 +257,26 @@ def _logistic(features: Floats, soft: Floats) -> Floats:
     spread = np.abs(features).max(axis=0)
     scaled = features / np.where(spread > 0, spread, 1.0)
     values = np.zeros(features.shape[1])
-    loss = _logistic_loss(scaled @ values, soft)
+    moved = scaled @ values
+    loss = _logistic_loss(moved, soft)
     for _ in range(_STEPS):
-        chances = sigmoid(scaled @ values)
+        chances = sigmoid(moved)
         gradient = scaled.T @ (chances - soft) / len(soft)
+        if np.abs(gradient).max() < 1e-13:
+            break
         curvature = (scaled * (chances * (1.0 - chances))[:, None]).T @ scaled / len(soft)
         step = np.linalg.lstsq(curvature, gradient, rcond=1e-14)[0]
         size = 1.0
-        while size > 1e-10:
-            trial = _logistic_loss(scaled @ (values - size * step), soft)
-            if trial <= loss:
+        # Close to the minimum rounding alone decides whether the loss falls; the gradient then ends the search.
+        while size > 1e-3:
+            moved = scaled @ (values - size * step)
+            trial = _logistic_loss(moved, soft)
+            if trial <= loss + 1e-14:
                 break
             size /= 2
-        else:
-            break
-        values = values - size * step
-        gained, loss = loss - trial, trial
-        if gained <= 1e-17 and np.abs(gradient).max() < 1e-12:
+        values, done = values - size * step, np.abs(size * step).max() < 1e-12 * max(1.0, np.abs(values).max())
+        loss = trial
+        if done:
             break
     chances = sigmoid(scaled @ values)
     _check_solved("logistic", float(np.abs(scaled.T @ (chances - soft) / len(soft)).max()))
