@@ -14,8 +14,9 @@ from medcli.runs.directory import RunDirectory, open_run
 from medcli.runs.records import read_config
 from medcli.runs.status import Status, read_status
 from medcli.search.library import quiet_library, require_library
+from medcli.search.sampling import make_sampler, suggest
 from medcli.search.space import Dimension, default_space, read_space, space_to_json
-from medcli.search.study import Identity, make_sampler, memory_study, suggest
+from medcli.search.study import Identity, memory_study
 from medcli.search.trial import plan_whole, without_test
 from medcli.settings.commands import COMMANDS
 from medcli.settings.fields import Field, all_fields

@@ -25,8 +25,9 @@ from medcli.runs.status import Status, held, now, read_status, refuse_busy, writ
 from medcli.search.library import quiet_library
 from medcli.search.plan import SearchPlan, settings_of
 from medcli.search.plots import draw_search
+from medcli.search.sampling import make_pruner, make_sampler, suggest
 from medcli.search.space import render_space
-from medcli.search.study import counted, explain_storage, join_study, make_pruner, make_sampler, place_of, suggest
+from medcli.search.study import counted, explain_storage, join_study, place_of
 from medcli.search.table import TrialRow, best_row, rows_of, settings_text, write_tables
 from medcli.search.trial import Pruned, TrialResult, drop_weights, plan_trial, run_trial
 from medcli.settings.layers import Origin

@@ -18,16 +18,14 @@ from medcli.errors import RunFailure, UsageProblem
 from medcli.search import study as module
 from medcli.search.library import quiet_library
 from medcli.search.plan import SearchPlan
+from medcli.search.sampling import make_pruner, make_sampler, suggest
 from medcli.search.space import Choices, Range
 from medcli.search.study import (
     Identity,
     counted,
     explain_storage,
     join_study,
-    make_pruner,
-    make_sampler,
     place_of,
-    suggest,
 )
 
 Make = Callable[..., SearchPlan]
