@@ -219,7 +219,9 @@ class Adapters:
     def remove(self, name: str) -> None:
         """Take an adapter out; the base is as it was before it came."""
         self._entries.pop(name)
-        self._tuner.delete_adapter(_key(name))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the active one goes; the next is chosen by whoever removes it
+            self._tuner.delete_adapter(_key(name))
         if not self._entries:
             self._tuner.unload()
             self._tuner, self.active = None, ""

@@ -139,7 +139,7 @@ class LoraSettings:
     loraplus_ratio: Annotated[
         float,
         Option(
-            "LoRA+: the second factor learns at this multiple of `--lr` (1 for plain LoRA; its authors use 16)",
+            "the second factor learns at this multiple of `--lr`, as in LoRA+ (1 for plain LoRA; its authors use 16)",
             STRATEGY,
             minimum=0,
             exclusive=True,
