@@ -42,6 +42,9 @@ COMMAND_TABLE: Mapping[str, Place] = {
     "lora": Place("medcli.cli.commands.lora:lora", "adapt a backbone with low-rank adapters of a few megabytes"),
     "search": Place("medcli.cli.commands.search:search", "look for good settings of a training, on validation images"),
     "evaluate": Place("medcli.cli.commands.evaluate:evaluate", "measure a run or stored predictions, with intervals"),
+    "calibrate": Place(
+        "medcli.cli.commands.calibrate:calibrate", "turn scores into probabilities, fitted on validation cases"
+    ),
     "predict": Place("medcli.cli.commands.predict:predict", "apply a run to image files"),
     "models list": Place("medcli.cli.commands.models:list_models", "list the architectures that can be built"),
     "models show": Place("medcli.cli.commands.models:show_model", "show the card of an architecture, and its layers"),

@@ -46,6 +46,7 @@ __all__ = [
     "Positional",
     "RunArgument",
     "RunOrArchitecture",
+    "RunOrPredictions",
     "RunsArgument",
     "is_set",
 ]
@@ -142,6 +143,10 @@ Judged = Annotated[
         "run directory, predictions file (.npz of ours, table of any tool), or architecture with `--weights`",
         "run|path|architecture",
     ),
+]
+RunOrPredictions = Annotated[
+    str,
+    Positional("RUN|VAL", "run directory, or validation predictions (.npz of ours, table of any tool)", "run|path"),
 ]
 InputsArgument = Annotated[
     tuple[str, ...], Positional("INPUT", "image files or folders of them", "path", required=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from medcli.data.target import Target, target_to_dict
 
-__all__ = ["SCHEMA", "ClassRow", "Evaluation", "Figure"]
+__all__ = ["SCHEMA", "ClassRow", "Evaluation", "Figure", "Section"]
 
 SCHEMA = "medcli-evaluation/1"
 
@@ -70,6 +70,23 @@ class ClassRow:
     figures: Mapping[str, Figure]
 
 
+class Section(Protocol):
+    """A part of an evaluation beyond its figures, such as a referral table."""
+
+    @property
+    def name(self) -> str:
+        """Its key in the JSON document."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, NaN as None; everything there is."""
+        ...
+
+    def text(self, *, verbose: bool) -> str:
+        """A heading and a table for people, short unless verbose; empty where there is nothing to say."""
+        ...
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """All figures of one split.
@@ -90,6 +107,8 @@ class Evaluation:
         reliability: for single-label targets, the rows (cases, mean confidence, accuracy) of the bins that hold cases.
         outputs: for multioutput, the evaluation of each output by name.
         notes: sentences the reader should see.
+        calibrated: how the scores became probabilities; empty for the model's own scores.
+        sections: further parts, in reading order.
         draws: figure -> bootstrap draws [r]; kept for differences between evaluations, not stored.
     """
 
@@ -108,6 +127,8 @@ class Evaluation:
     reliability: tuple[tuple[int, float, float], ...] = ()
     outputs: Mapping[str, Evaluation] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    calibrated: str = ""
+    sections: tuple[Section, ...] = ()
     draws: Mapping[str, Floats] = field(default_factory=dict, repr=False, compare=False)
 
     def value(self, name: str) -> float:
@@ -125,6 +146,7 @@ class Evaluation:
             "excluded": self.excluded,
             "patients": self.patients,
             "resamples": self.resamples,
+            "calibrated": self.calibrated or None,
             "bins": self.bins,
             "binning": self.binning,
             "figures": {name: figure.to_dict() for name, figure in self.figures.items()},
@@ -144,6 +166,7 @@ class Evaluation:
             ],
             "outputs": {name: one.to_dict() for name, one in self.outputs.items()},
             "notes": list(self.notes),
+            "sections": {section.name: section.to_dict() for section in self.sections},
         }
 
 

@@ -35,6 +35,7 @@ def render(evaluation: Evaluation, *, verbose: bool = False) -> str:
             body.append(_confusion(output))
         body += [f"note: {note}" for note in output.notes]
         parts.append("\n\n".join([title, *body]))
+    parts += [text for section in evaluation.sections if (text := section.text(verbose=verbose))]
     if evaluation.notes:
         parts.append("\n".join(f"note: {note}" for note in evaluation.notes))
     return "\n\n".join(parts)
@@ -103,6 +104,11 @@ def _heading(evaluation: Evaluation) -> str:
     else:
         what = {"multiclass": "classes", "ordinal": "grades", "multilabel": "labels"}[target.task]
         lines.append(f"{target.task}, {len(target.class_names)} {what}: {', '.join(target.class_names)}")
+    lines.append(
+        f"calibrated: {evaluation.calibrated}"
+        if evaluation.calibrated
+        else "scores of the model itself, not calibrated"
+    )
     if evaluation.resamples:
         unit = "patients" if evaluation.patients is not None else "images"
         lines.append(f"95 % percentile intervals over {evaluation.resamples} resamples of {unit}")

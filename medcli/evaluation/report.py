@@ -104,6 +104,7 @@ def _blank(predictions: Predictions, clusters: Clusters, settings: EvaluationSet
         binning=settings.binning,
         figures={},
         notes=notes,
+        calibrated=predictions.calibrated,
     )
 
 

@@ -6,6 +6,7 @@ Nothing is guessed that changes a number: what the column names leave open is an
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,7 +20,7 @@ from medcli.data.target import Output, Target
 from medcli.errors import UsageProblem
 from medcli.evaluation.predictions import Predictions, check_predictions
 
-__all__ = ["Columns", "ReadTable", "read_prediction_table"]
+__all__ = ["Columns", "ReadTable", "columns_from", "read_prediction_table"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -53,6 +54,22 @@ class Columns:
     task: str | None = None
     positive: str | None = None
     ordinal: tuple[str, ...] = ()
+
+
+def columns_from(values: Mapping[str, Any]) -> Columns:
+    """The columns that resolved settings name."""
+    patients = values["patient_column"]
+    return Columns(
+        identifier=values["id_column"] or "",
+        probabilities=values["prob_columns"] or "",
+        logits=values["logit_columns"] or "",
+        labels=tuple(values["label_column"]),
+        patient=patients[0] if patients else "",
+        class_names=tuple(values["class_names"]),
+        task=values["task"],
+        positive=values["positive_class"],
+        ordinal=tuple(values["ordinal_column"]),
+    )
 
 
 @dataclass(frozen=True)

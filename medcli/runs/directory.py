@@ -36,6 +36,7 @@ OWN = (
     "evaluation.json",
     "evaluation.txt",
     "calibrator.json",
+    "calibration.json",
     "report.html",
     "trials",
     "trials.csv",
@@ -117,6 +118,11 @@ class RunDirectory:
     def evaluation_file(self) -> Path:
         """Figures of each split, as `evaluate` computes them."""
         return self.path / "evaluation.json"
+
+    @property
+    def calibrator_file(self) -> Path:
+        """The map from the model's scores to probabilities, where one was fitted."""
+        return self.path / "calibrator.json"
 
     @property
     def log_file(self) -> Path:

@@ -1,17 +1,19 @@
-"""Settings of single commands: `evaluate`, `data check`, `data synth`, `models`, `search`, `runs compare`."""
+"""Settings of single commands, such as `evaluate`, `calibrate`, `data check`, `models recommend` and `search`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from medcli.settings.option import FOREIGN, REPORT, THIS, Option
+from medcli.settings.option import CLINICAL, FOREIGN, REPORT, THIS, Option
 
 __all__ = [
+    "CalibrationSettings",
     "CompareSettings",
     "DataCheckSettings",
     "EvaluationSettings",
     "ForeignSettings",
+    "MethodSettings",
     "ModelListSettings",
     "ModelShowSettings",
     "NewPluginSettings",
@@ -42,9 +44,107 @@ class EvaluationSettings:
         bool,
         Option("average ten views: the corners and the centre of an enlarged picture, each also mirrored", THIS),
     ] = False
+    raw: Annotated[
+        bool, Option("the network's own scores, although the run has a calibrator", THIS, flag_only=True)
+    ] = False
     save_predictions: Annotated[
         str | None,
         Option("also write the predictions to this .npz or .csv", REPORT, "FILE", flag_only=True, completes="path"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSettings:
+    """Which of several ways a command takes; each command lists its own words."""
+
+    method: Annotated[
+        Literal["temperature", "vector", "platt", "beta", "isotonic"] | None,
+        Option("how it is done (default of `calibrate`: temperature)", THIS),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSettings:
+    """What `calibrate` fits on and reports on."""
+
+    apply_to: Annotated[
+        str | None,
+        Option(
+            "predictions to report on, of the same model as those that are fitted on",
+            THIS,
+            "TEST",
+            flag_only=True,
+            completes="path",
+        ),
+    ] = None
+    cross_fit: Annotated[
+        int,
+        Option(
+            "parts of the patients, each calibrated by a fit on the others, where there is nothing else to report on",
+            THIS,
+            "PARTS",
+            minimum=2,
+        ),
+    ] = 5
+    allow_test: Annotated[
+        bool, Option("fit on predictions of a test split all the same, and mark the result", THIS, flag_only=True)
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClinicalSettings:
+    """Thresholds, referral and subgroups: what a ward asks of predictions."""
+
+    operating_point: Annotated[
+        tuple[str, ...],
+        Option(
+            "frozen threshold to report, once or several times: `sens=0.95`, `spec=0.9` (chosen on the run's validation "
+            "cases, or on `--choose-on`), or `score=0.3`",
+            CLINICAL,
+            "RULE",
+        ),
+    ] = ()
+    choose_on: Annotated[
+        str | None,
+        Option(
+            "predictions of the same model that choose thresholds; the judged file itself marks its figures as too good",
+            CLINICAL,
+            "FILE",
+            completes="path",
+        ),
+    ] = None
+    prevalence: Annotated[
+        tuple[float, ...],
+        Option(
+            "give PPV and NPV where this share of those examined has the finding",
+            CLINICAL,
+            "P,…",
+            minimum=0,
+            maximum=1,
+            exclusive=True,
+        ),
+    ] = ()
+    defer: Annotated[
+        tuple[str, ...],
+        Option(
+            "what goes to a reader, once or several times: `below=0.7` (confidence), `budget=0.2` (share of the cases), "
+            "`cost=100:2` (an error, a reading)",
+            CLINICAL,
+            "RULE",
+        ),
+    ] = ()
+    by: Annotated[
+        tuple[str, ...],
+        Option("figures per value of this column, once or several times", CLINICAL, "COLUMN"),
+    ] = ()
+    by_table: Annotated[
+        str | None,
+        Option(
+            "table that holds the `--by` columns, joined by its column `id` (`--id-column` names another)",
+            CLINICAL,
+            "FILE",
+            completes="path",
+        ),
     ] = None
 
 

@@ -11,6 +11,8 @@ from functools import cached_property
 
 from medcli.settings.fields import Field, fields_of
 from medcli.settings.groups import (
+    CalibrationSettings,
+    ClinicalSettings,
     CompareSettings,
     ComputeSettings,
     DataCheckSettings,
@@ -18,6 +20,7 @@ from medcli.settings.groups import (
     EvaluationSettings,
     ForeignSettings,
     LoraSettings,
+    MethodSettings,
     ModelListSettings,
     ModelSettings,
     ModelShowSettings,
@@ -106,6 +109,7 @@ FIXED_BY_RUN = ("image_size", "fit", "in_channels", "mean", "std")
 OF_WEIGHTS = ("weights", "pretrained", "arch_opt")
 IMAGE_STORE = ("cache", "cache_limit")
 
+_CALIBRATED = ("temperature", "vector", "platt", "beta", "isotonic")
 _FINETUNED = ("frozen", "layerwise", "gradual", "full", "lp-ft", "knn")
 _SEARCHED = ("scratch", "frozen", "layerwise", "gradual", "full", "lp-ft", "lora")
 
@@ -190,8 +194,25 @@ _TABLE: tuple[CommandSettings, ...] = (
             Part(ModelSettings, only=OF_WEIGHTS),
             Part(ComputeSettings),
             Part(EvaluationSettings),
+            Part(ClinicalSettings),
             Part(ForeignSettings),
             Part(OutputSettings, without=("preset",)),
+        ),
+        layered=True,
+    ),
+    CommandSettings(
+        "calibrate",
+        (
+            Part(MethodSettings, words={"method": _CALIBRATED}),
+            Part(CalibrationSettings),
+            Part(EvaluationSettings, only=("bootstrap", "bins", "binning", "max_ece", "save_predictions")),
+            Part(ForeignSettings),
+            Part(
+                DataSettings,
+                only=("label_column", "ordinal_column", "patient_column", "class_names", "positive_class", "task"),
+            ),
+            Part(ComputeSettings, only=("seed",)),
+            _output(*_SOURCES, "out", "overwrite", "verbose"),
         ),
         layered=True,
     ),
@@ -200,7 +221,7 @@ _TABLE: tuple[CommandSettings, ...] = (
         (
             Part(DataSettings, only=("window", "class_names", "task", *FIXED_BY_RUN)),
             Part(ModelSettings, only=OF_WEIGHTS),
-            Part(EvaluationSettings, only=("ten_crop",)),
+            Part(EvaluationSettings, only=("ten_crop", "raw")),
             Part(ComputeSettings, without=("seed",)),
             Part(OutputSettings, without=("preset",)),
         ),

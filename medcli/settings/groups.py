@@ -11,10 +11,12 @@ from typing import Annotated, Literal
 
 from medcli.settings.adaptation_groups import LoraSettings, StrategySettings
 from medcli.settings.command_groups import (
+    CalibrationSettings,
     CompareSettings,
     DataCheckSettings,
     EvaluationSettings,
     ForeignSettings,
+    MethodSettings,
     ModelListSettings,
     ModelShowSettings,
     NewPluginSettings,
@@ -27,6 +29,8 @@ from medcli.settings.option import COMPUTE, DATA, LEARN, MODEL, REGULARISE, RUN,
 from medcli.settings.output_group import OutputSettings
 
 __all__ = [
+    "CalibrationSettings",
+    "ClinicalSettings",
     "CompareSettings",
     "ComputeSettings",
     "DataCheckSettings",
@@ -34,6 +38,7 @@ __all__ = [
     "EvaluationSettings",
     "ForeignSettings",
     "LoraSettings",
+    "MethodSettings",
     "ModelListSettings",
     "ModelSettings",
     "ModelShowSettings",

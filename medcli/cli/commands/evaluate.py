@@ -113,7 +113,10 @@ def _judged(source: str, resolved: Resolved, output: Output) -> Judgement:
                 code="predictions-with-data",
             )
         _refuse(
-            resolved, (*_IMAGES, *FIXED_BY_RUN, "ten_crop"), "is about images, and predictions have none", "no-images"
+            resolved,
+            (*_IMAGES, *FIXED_BY_RUN, "ten_crop", "raw"),
+            "is about images, and predictions have none",
+            "no-images",
         )
         _refuse(resolved, OF_WEIGHTS, "builds a network, and predictions need none", "no-model")
         from medcli.prediction.sources import Judgement
@@ -123,12 +126,14 @@ def _judged(source: str, resolved: Resolved, output: Output) -> Judgement:
 
 
 def _of_run(source: str, resolved: Resolved, output: Output) -> Judgement:
+    from medcli.prediction.run_calibration import calibrated_judgement
     from medcli.prediction.sources import Judgement, stored_predictions
     from medcli.runs.directory import open_run
     from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings
 
     _refuse(resolved, _FOREIGN, "reads another tool's table", "not-a-table")
     run = open_run(source)
+    raw = resolved.group(EvaluationSettings).raw
     base = resolved.values["weights"] if run.adapter.is_dir() else None
     of_weights = tuple(name for name in OF_WEIGHTS if name != "weights" or base is None)
     _refuse(resolved, of_weights, "belongs to an architecture; a run has its own weights", "fixed-by-run")
@@ -137,7 +142,7 @@ def _of_run(source: str, resolved: Resolved, output: Output) -> Judgement:
     if resolved.values["data"]:
         from medcli.prediction.judging import judge_run
 
-        return judge_run(
+        judged = judge_run(
             source,
             resolved.group(DataSettings),
             resolved.group(ComputeSettings),
@@ -147,12 +152,14 @@ def _of_run(source: str, resolved: Resolved, output: Output) -> Judgement:
             ten_crop=ten_crop,
             base=base,
         )
+        return judged if raw else calibrated_judgement(run, judged, output)
     _refuse(resolved, ("weights",), "says on what base `--data` is predicted, and there is none", "no-data")
     _refuse(resolved, (*_IMAGES, *_LABELS, "ten_crop"), "says how `--data` is predicted, and there is none", "no-data")
     stored = stored_predictions(run)
     if stored.split != "test":
         output.warn(f"the run has no test predictions: these are of `{stored.split}`, which chose its best epoch")
-    return Judgement(None, (stored,))
+    judged = Judgement(None, (stored,))
+    return judged if raw else calibrated_judgement(run, judged, output)
 
 
 def _of_architecture(source: str, resolved: Resolved, output: Output) -> Judgement:
@@ -212,22 +219,10 @@ def _refuse(resolved: Resolved, names: Sequence[str], why: str, code: str) -> No
 
 
 def _read_file(source: str, resolved: Resolved, output: Output) -> Predictions:
-    from medcli.prediction.foreign import Columns
+    from medcli.prediction.foreign import columns_from
     from medcli.prediction.tables import read_any
 
-    values = resolved.values
-    patients = values["patient_column"]
-    columns = Columns(
-        identifier=values["id_column"] or "",
-        probabilities=values["prob_columns"] or "",
-        logits=values["logit_columns"] or "",
-        labels=tuple(values["label_column"]),
-        patient=patients[0] if patients else "",
-        class_names=tuple(values["class_names"]),
-        task=values["task"],
-        positive=values["positive_class"],
-        ordinal=tuple(values["ordinal_column"]),
-    )
+    columns = columns_from(resolved.values)
     read = read_any(source, columns)
     for note in read.notes:
         output.note(f"note: {note}")
