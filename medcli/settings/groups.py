@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from medcli.settings.adaptation_groups import LoraSettings, StrategySettings
 from medcli.settings.command_groups import (
     CalibrationSettings,
+    ClinicalSettings,
     CompareSettings,
     DataCheckSettings,
     EvaluationSettings,

@@ -42,7 +42,7 @@ class Option:
     completes: str = ""
 
 
-DATA, MODEL, STRATEGY, LEARN, REGULARISE, COMPUTE, RUN, OUTPUT, REPORT, FOREIGN, THIS = (
+DATA, MODEL, STRATEGY, LEARN, REGULARISE, COMPUTE, RUN, OUTPUT, REPORT, CLINICAL, FOREIGN, THIS = (
     "Data",
     "Model",
     "Strategy",
@@ -52,6 +52,7 @@ DATA, MODEL, STRATEGY, LEARN, REGULARISE, COMPUTE, RUN, OUTPUT, REPORT, FOREIGN,
     "Run",
     "Output",
     "Evaluation",
+    "Thresholds, referral, subgroups",
     "Predictions of other tools",
     "This command",
 )

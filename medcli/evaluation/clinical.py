@@ -1,0 +1,302 @@
+"""What a ward asks of predictions: thresholds, what to refer, whether acting helps, and for whom it works less well."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from medcli.errors import UsageProblem
+from medcli.evaluation.clinical_text import deferral_text, operating_text, subgroup_text
+from medcli.evaluation.decision import CONVENTION, DecisionCurve, decision_curve
+from medcli.evaluation.decision_text import decision_text
+from medcli.evaluation.figures import Section
+from medcli.evaluation.operating import OperatingPoint, Rule, choose_threshold, operating_point
+from medcli.evaluation.predictions import Predictions
+from medcli.evaluation.proportions import finite
+from medcli.evaluation.questions import Question, questions_of, yes_or_no
+from medcli.evaluation.referral import CONVENTIONS, Deferral, Referral, Selective, referral_at, selective
+from medcli.evaluation.subgroups import Subgroups, subgroups
+
+__all__ = [
+    "DecisionSection",
+    "Deferred",
+    "OperatingSection",
+    "Reference",
+    "Request",
+    "SelectiveSection",
+    "SubgroupSection",
+    "clinical_sections",
+]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The cases thresholds are chosen on.
+
+    Args:
+        predictions: of the same model.
+        name: how they are called in sentences, such as `val`.
+        same: whether they are the very cases that are judged, so that figures are too good.
+    """
+
+    predictions: Predictions
+    name: str
+    same: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for beyond the referral table.
+
+    Args:
+        rules: operating points; the first also decides the answers that are referred and compared.
+        reference: the cases thresholds are chosen on; None where no rule needs any.
+        prevalences: shares of positives for which PPV and NPV are given.
+        deferrals: rules for what goes to a reader.
+        groups: column -> its cell for each case.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    reference: Reference | None = None
+    prevalences: tuple[float, ...] = ()
+    deferrals: tuple[Deferral, ...] = ()
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OperatingSection:
+    """Frozen thresholds and what they achieve.
+
+    Args:
+        points: one per label and rule.
+        chosen_on: the cases that chose the thresholds, or empty where they were given.
+        same: whether those are the cases judged.
+    """
+
+    points: tuple[OperatingPoint, ...]
+    chosen_on: str
+    same: bool
+
+    name = "operating_points"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "chosen_on": self.chosen_on or None,
+            "chosen_on_these_cases": self.same,
+            "points": [point.to_dict() for point in self.points],
+        }
+
+    def text(self, *, verbose: bool) -> str:
+        """A row per label and rule."""
+        return operating_text(self.points, self.chosen_on, self.same, verbose=verbose)
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A rule for what goes to a reader, applied to one question."""
+
+    rule: Deferral
+    name: str
+    result: Referral
+
+    def cost(self) -> float:
+        """Errors kept and readings, in the units of a `cost` rule; NaN for the others."""
+        if self.rule.kind != "cost":
+            return math.nan
+        return self.result.risk.count * self.rule.value + (self.result.n - self.result.risk.n) * self.rule.reading
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"rule": str(self.rule), "name": self.name, "cost": finite(self.cost()), **self.result.to_dict()}
+
+
+@dataclass(frozen=True)
+class SelectiveSection:
+    """Selective prediction of every question, and the deferral rules asked for.
+
+    Args:
+        questions: one per label or output, or one.
+        deferred: per rule and question.
+        chosen_on: the cases that chose the deferral thresholds.
+        decided: how answers came about, where they are yes or no.
+    """
+
+    questions: tuple[Selective, ...]
+    deferred: tuple[Deferred, ...] = ()
+    chosen_on: str = ""
+    decided: str = ""
+
+    name = "selective"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "answers": self.decided,
+            "conventions": CONVENTIONS,
+            "questions": [one.to_dict() for one in self.questions],
+            "deferral_chosen_on": self.chosen_on or None,
+            "deferral": [one.to_dict() for one in self.deferred],
+        }
+
+    def text(self, *, verbose: bool) -> str:
+        """The referral table; for many labels one row each."""
+        return deferral_text(self, verbose=verbose)
+
+
+@dataclass(frozen=True)
+class DecisionSection:
+    """Decision curves, or why there are none.
+
+    Args:
+        curves: one per label, or one.
+        calibrated: how the scores became probabilities; empty where they are the model's own, and then no curves.
+    """
+
+    curves: tuple[DecisionCurve, ...]
+    calibrated: str
+
+    name = "decision_curves"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "convention": CONVENTION,
+            "calibrated": self.calibrated or None,
+            "refused": None if self.calibrated else "the scores are not calibrated",
+            "curves": [curve.to_dict() for curve in self.curves],
+        }
+
+    def text(self, *, verbose: bool) -> str:
+        """Net benefits at a few thresholds; for many labels where each is useful."""
+        return decision_text(self.curves, self.calibrated, verbose=verbose)
+
+
+@dataclass(frozen=True)
+class SubgroupSection:
+    """Figures per subgroup, one entry per column."""
+
+    columns: tuple[Subgroups, ...]
+
+    name = "subgroups"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"columns": [one.to_dict() for one in self.columns]}
+
+    def text(self, *, verbose: bool) -> str:
+        """A table per column."""
+        return "\n\n".join(subgroup_text(one, verbose=verbose) for one in self.columns)
+
+
+def clinical_sections(predictions: Predictions, request: Request | None = None) -> tuple[Section, ...]:
+    """Operating points, selective prediction, decision curves and subgroups, as far as asked and as the target allows.
+
+    Raises:
+        UsageProblem: operating points for a target without yes-or-no questions (code `not-for-this-target`), a rule
+            that needs other cases and has none (`no-reference`), or cases of another target (`other-target`).
+    """
+    request = request or Request()
+    _check(predictions, request)
+    asked = yes_or_no(predictions.target)
+    plain = questions_of(predictions)
+    thresholds: dict[tuple[str, Rule], float] = {}
+    if request.rules:
+        reference = plain if request.reference is None else questions_of(request.reference.predictions)
+        found = {one.name: one for one in reference}
+        for question in plain:
+            for rule in request.rules:
+                thresholds[question.name, rule] = _chosen(found.get(question.name), rule)
+    first = {
+        name: value for (name, rule), value in thresholds.items() if rule == request.rules[0] and not math.isnan(value)
+    }
+    questions = questions_of(predictions, first) if first else plain
+    sections: list[Section] = []
+    if request.rules:
+        points = tuple(
+            operating_point(question, thresholds[question.name, rule], rule, request.prevalences)
+            for rule in request.rules
+            for question in plain
+        )
+        on = request.reference
+        learned = on is not None and any(rule.kind != "score" for rule in request.rules)
+        sections.append(OperatingSection(points, on.name if on and learned else "", bool(on and on.same and learned)))
+    if questions:
+        sections.append(_selective_section(questions, first, request, asked))
+    if asked and plain:
+        curves = tuple(decision_curve(one) for one in plain) if predictions.calibrated else ()
+        sections.append(DecisionSection(curves, predictions.calibrated))
+    if request.groups and questions:
+        columns = tuple(subgroups(column, values, questions) for column, values in request.groups.items())
+        sections.append(SubgroupSection(columns))
+    return tuple(sections)
+
+
+def _selective_section(
+    questions: Sequence[Question], thresholds: Mapping[str, float], request: Request, asked: bool
+) -> SelectiveSection:
+    deferred = []
+    on = request.reference
+    if request.deferrals:
+        reference = {} if on is None else {one.name: one for one in questions_of(on.predictions, thresholds)}
+        for rule in request.deferrals:
+            for question in questions:
+                chosen = rule.threshold(reference.get(question.name, question))
+                deferred.append(Deferred(rule, question.name, referral_at(question, chosen)))
+    decided = ""
+    if asked:
+        decided = "yes above a score of 0.5" if not thresholds else f"yes from the threshold of {request.rules[0]} on"
+    where = ""
+    if any(rule.kind != "below" for rule in request.deferrals):
+        where = "these cases" if on is None or on.same else on.name
+    return SelectiveSection(tuple(selective(one) for one in questions), tuple(deferred), where, decided)
+
+
+def _chosen(question: Question | None, rule: Rule) -> float:
+    if rule.kind == "score":
+        return rule.value
+    if question is None or question.truth is None or question.scores is None:
+        return math.nan
+    return choose_threshold(question.scores, question.truth, rule)
+
+
+def _check(predictions: Predictions, request: Request) -> None:
+    if request.rules and not yes_or_no(predictions.target):
+        raise UsageProblem(
+            f"an operating point is a threshold of a yes-or-no answer, and this target is {predictions.target.task}",
+            where="--operating-point",
+            hint="the referral table shows what leaving unsure cases to a reader changes",
+            code="not-for-this-target",
+        )
+    if request.prevalences and not request.rules:
+        raise UsageProblem(
+            "PPV and NPV at a prevalence belong to an operating point, and there is none",
+            where="--prevalence",
+            hint="`--operating-point sens=0.95 --prevalence 0.01`",
+            code="idle-flag",
+        )
+    needing = [f"--operating-point {rule}" for rule in request.rules if rule.kind != "score"]
+    needing += [f"--defer {rule}" for rule in request.deferrals if rule.learns]
+    if needing and request.reference is None:
+        raise UsageProblem(
+            f"`{needing[0]}` is chosen on other cases than those it is judged on, and there are none",
+            where=needing[0].split(" ")[0],
+            hint="`--choose-on VAL.npz` names predictions of the same model; the judged file itself may be named, "
+            "and its figures are then marked as too good",
+            code="no-reference",
+        )
+    if request.reference is not None and request.reference.predictions.target != predictions.target:
+        raise UsageProblem(
+            f"the cases of `{request.reference.name}` have another target than those that are judged",
+            where="--choose-on",
+            code="other-target",
+        )
+    if request.reference is not None and request.reference.predictions.calibrated != predictions.calibrated:
+        raise UsageProblem(
+            f"the scores of `{request.reference.name}` and of the judged cases are not calibrated alike, so a "
+            "threshold of the one means nothing for the other",
+            where="--choose-on",
+            code="other-calibration",
+        )
