@@ -21,9 +21,9 @@ NETWORK = ("timm/test_vit", "--weights", "vit.safetensors", "--image-size", "32"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a data set and two weight files."""
-    monkeypatch.chdir(tmp_path)
+def folder(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a data set and two weight files, where commands run."""
+    monkeypatch.chdir(run_cli.directory)
     random = np.random.default_rng(7)
     arrays: dict[str, Any] = {}
     for split, count in (("train", 16), ("val", 8), ("test", 8)):
@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for seed, name in enumerate(("vit", "other")):
         torch.manual_seed(seed)
         save_file(timm.create_model("test_vit", img_size=32).state_dict(), f"{name}.safetensors")
-    return tmp_path
+    return run_cli.directory
 
 
 @pytest.fixture
