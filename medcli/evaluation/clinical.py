@@ -270,13 +270,6 @@ def _check(predictions: Predictions, request: Request) -> None:
             hint="the referral table shows what leaving unsure cases to a reader changes",
             code="not-for-this-target",
         )
-    if request.prevalences and not request.rules:
-        raise UsageProblem(
-            "PPV and NPV at a prevalence belong to an operating point, and there is none",
-            where="--prevalence",
-            hint="`--operating-point sens=0.95 --prevalence 0.01`",
-            code="idle-flag",
-        )
     needing = [f"--operating-point {rule}" for rule in request.rules if rule.kind != "score"]
     needing += [f"--defer {rule}" for rule in request.deferrals if rule.learns]
     if needing and request.reference is None:

@@ -19,7 +19,7 @@ def decision_text(curves: Sequence[DecisionCurve], calibrated: str, *, verbose: 
     if not calibrated:
         return (
             "no decision curve: it weighs harm by probabilities, and these scores are not calibrated "
-            "(`medcli calibrate` does that)"
+            "(`medcli calibrate` makes probabilities of them)"
         )
     title = (
         f"decision curve, scores calibrated by {calibrated}: net benefit per 1000 cases "

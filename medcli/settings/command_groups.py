@@ -98,8 +98,8 @@ class ClinicalSettings:
     operating_point: Annotated[
         tuple[str, ...],
         Option(
-            "frozen threshold to report, once or several times: `sens=0.95`, `spec=0.9` (chosen on the run's validation "
-            "cases, or on `--choose-on`), or `score=0.3`",
+            "frozen threshold to report, once or several times: `sens=0.95`, `spec=0.9` (chosen on the run's "
+            "validation cases, or on `--choose-on`), or `score=0.3`",
             CLINICAL,
             "RULE",
         ),
@@ -107,7 +107,8 @@ class ClinicalSettings:
     choose_on: Annotated[
         str | None,
         Option(
-            "predictions of the same model that choose thresholds; the judged file itself marks its figures as too good",
+            "predictions of the same model that choose thresholds; with the judged file itself, figures are marked as "
+            "too good",
             CLINICAL,
             "FILE",
             completes="path",
@@ -127,8 +128,8 @@ class ClinicalSettings:
     defer: Annotated[
         tuple[str, ...],
         Option(
-            "what goes to a reader, once or several times: `below=0.7` (confidence), `budget=0.2` (share of the cases), "
-            "`cost=100:2` (an error, a reading)",
+            "what goes to a reader, once or several times: `below=0.7` (confidence), `budget=0.2` (share of the "
+            "cases), `cost=100:2` (an error, a reading)",
             CLINICAL,
             "RULE",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from medcli.errors import ExitCode, UsageProblem
 from medcli.settings.commands import FIXED_BY_RUN, OF_WEIGHTS
 
 if TYPE_CHECKING:
-    from medcli.evaluation.figures import Evaluation
+    from medcli.evaluation.clinical import Request
+    from medcli.evaluation.figures import Evaluation, Section
     from medcli.evaluation.predictions import Predictions
     from medcli.prediction.sources import Judgement
     from medcli.settings.groups import EvaluationSettings
@@ -29,6 +31,10 @@ def evaluate(source: Judged, flags: Flags) -> ExitCode | None:
     comes with its convention and a 95 % interval from resampled patients. `--min-auc` and `--max-ece` make the command
     end with status 4 when a figure misses them.
 
+    With the figures comes a referral table: what leaving the least sure answers to a reader would change. Frozen
+    thresholds (`--operating-point`), rules for what a reader gets (`--defer`) and subgroups (`--by`) are added on
+    request, and decision curves where scores are calibrated; `-v` shows more, `--json` everything.
+
     An architecture with `--weights` is measured with the classifier that came with these weights, without training;
     labels are matched to its outputs by name.
 
@@ -37,18 +43,23 @@ def evaluate(source: Judged, flags: Flags) -> ExitCode | None:
         medcli evaluate runs/NAME --data siteB=siteB.csv --data siteC=siteC/
         medcli evaluate predictions.npz --min-auc 0.85 --max-ece 0.05
         medcli evaluate chexnet.csv.gz --id-column 'Image Index' --prob-columns 'prob_*' --patient-column 'Patient ID'
+        medcli evaluate runs/NAME --operating-point sens=0.95 --prevalence 0.01,0.1
+        medcli evaluate chexnet.csv.gz --id-column 'Image Index' --operating-point spec=0.9 --choose-on chexnet.csv.gz
+        medcli evaluate chexnet.csv.gz --id-column 'Image Index' --by 'Patient Gender' --defer budget=0.2
         medcli evaluate chexnet --weights model.pth.tar --data labels.csv --ten-crop
     """
     from medcli.evaluation.generalisation import gaps, render_comparison
     from medcli.evaluation.render import render
     from medcli.evaluation.report import evaluate as figures_of
-    from medcli.settings.groups import ComputeSettings, EvaluationSettings
+    from medcli.prediction.clinical_request import read_wishes
+    from medcli.settings.groups import ClinicalSettings, ComputeSettings, EvaluationSettings
     from medcli.settings.resolve import resolve
 
     settings = flags.output()
     output = Output(settings, "evaluate")
     resolved = resolve("evaluate", flags.given)
     wanted = resolved.group(EvaluationSettings)
+    wishes = read_wishes(resolved.group(ClinicalSettings))
     _check_destinations(wanted, settings.out, settings.overwrite)
     judged = _judged(source, resolved, output)
     predictions = judged.all()
@@ -66,7 +77,11 @@ def evaluate(source: Judged, flags: Flags) -> ExitCode | None:
         return None
     _warn_top_k(output, wanted, predictions[0])
     seed = resolved.group(ComputeSettings).seed
-    evaluations = [figures_of(one, wanted, seed=seed) for one in predictions]
+    sections = [_sections(one, wishes, source, resolved, output) for one in predictions]
+    evaluations = [
+        replace(figures_of(one, wanted, seed=seed), sections=more)
+        for one, more in zip(predictions, sections, strict=True)
+    ]
     differences = gaps(evaluations[0], evaluations[1:]) if judged.internal is not None and judged.others else ()
     missed = [problem for one in evaluations for problem in _missed(one, wanted)]
     if wanted.save_predictions:
@@ -100,6 +115,19 @@ def evaluate(source: Judged, flags: Flags) -> ExitCode | None:
     return status
 
 
+def _sections(
+    predictions: Predictions, wishes: Request, source: str, resolved: Resolved, output: Output
+) -> tuple[Section, ...]:
+    from medcli.evaluation.clinical import clinical_sections
+    from medcli.prediction.clinical_request import request_for
+    from medcli.prediction.foreign import columns_from
+    from medcli.settings.groups import ClinicalSettings, EvaluationSettings
+
+    settings, raw = resolved.group(ClinicalSettings), resolved.group(EvaluationSettings).raw
+    columns = columns_from(resolved.values)
+    return clinical_sections(predictions, request_for(wishes, settings, predictions, source, columns, output, raw=raw))
+
+
 def _judged(source: str, resolved: Resolved, output: Output) -> Judgement:
     """What is to be judged, by what the source is: a run, a file, or else an architecture."""
     if Path(source).is_dir():
@@ -131,7 +159,8 @@ def _of_run(source: str, resolved: Resolved, output: Output) -> Judgement:
     from medcli.runs.directory import open_run
     from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings
 
-    _refuse(resolved, _FOREIGN, "reads another tool's table", "not-a-table")
+    joined = ("id_column",) if resolved.values["by_table"] else ()
+    _refuse(resolved, [name for name in _FOREIGN if name not in joined], "reads another tool's table", "not-a-table")
     run = open_run(source)
     raw = resolved.group(EvaluationSettings).raw
     base = resolved.values["weights"] if run.adapter.is_dir() else None
@@ -175,7 +204,8 @@ def _of_architecture(source: str, resolved: Resolved, output: Output) -> Judgeme
             hint=f"{problem.hint}; `medcli runs list` shows the runs here",
             code="missing-path",
         ) from None
-    _refuse(resolved, _FOREIGN, "reads another tool's table", "not-a-table")
+    joined = ("id_column",) if resolved.values["by_table"] else ()
+    _refuse(resolved, [name for name in _FOREIGN if name not in joined], "reads another tool's table", "not-a-table")
     if not resolved.values["data"]:
         raise UsageProblem(
             f"`{source}` is an architecture, and no data was named to judge it by",
