@@ -389,7 +389,12 @@ def test_the_model_file_says_what_made_it(train: Callable[..., Run]) -> None:
 
 def test_no_flag_of_train_is_untried() -> None:
     """A new flag needs a test here or beside the loop: its name must stand in one of them."""
-    tests = [HERE / "test_train.py", Path(__file__), HERE.parent / "training" / "test_loop.py"]
+    tests = [
+        HERE / "test_train.py",
+        HERE / "test_train_processes.py",
+        Path(__file__),
+        HERE.parent / "training" / "test_loop.py",
+    ]
     text = "\n".join(file.read_text(encoding="utf-8") for file in tests)
     untried = []
     for field in COMMANDS["train"].fields.values():
