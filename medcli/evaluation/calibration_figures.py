@@ -21,7 +21,15 @@ from medcli.evaluation.conventions import convention
 from medcli.evaluation.figures import Figure
 from medcli.evaluation.predictions import Predictions
 from medcli.evaluation.reliability import Curve, chance_ece, reliability_curve
-from medcli.evaluation.resampling import Binned, Clusters, Sums, clusters_of, percentile_interval, resample_weights
+from medcli.evaluation.resampling import (
+    Binned,
+    Clusters,
+    Sums,
+    centred_interval,
+    clusters_of,
+    percentile_interval,
+    resample_weights,
+)
 from medcli.evaluation.scores import columns_of, sigmoid
 from medcli.evaluation.weak_calibration import Slope, weak_calibration
 from medcli.settings.groups import EvaluationSettings
@@ -151,10 +159,11 @@ def change(before: Assessment, after: Assessment) -> dict[str, Figure]:
     for name, old in before.figures.items():
         if name not in after.figures or name in {"slope", "intercept", "observed_expected", "ece_by_chance"}:
             continue
+        moved = after.figures[name].value - old.value
         low, high, failed = math.nan, math.nan, 0
         if len(before.draws.get(name, ())) and name in after.draws:
-            low, high, failed = percentile_interval(after.draws[name] - before.draws[name])
-        result[name] = Figure(name, after.figures[name].value - old.value, low, high, failed)
+            low, high, failed = _interval(name, moved, after.draws[name] - before.draws[name], floor=-math.inf)
+        result[name] = Figure(name, moved, low, high, failed)
     return result
 
 
@@ -322,8 +331,7 @@ def _part(
         if name not in estimates:
             continue
         value = estimates[name] if n else math.nan
-        interval = percentile_interval(draws[name]) if len(draws[name]) and not math.isnan(value) else (math.nan,) * 2
-        put(name, value, interval[0], interval[1], int(interval[2]) if len(interval) > 2 else 0)
+        put(name, value, *_interval(name, value, draws[name]))
     put("ece_smooth", smooth_ece(question.confidence, question.event))
     put("ece_by_chance", chance_ece(question.confidence, settings.bins, settings.binning, seed=seed))
     if len(question.margin) or question.kind != "top":
@@ -335,6 +343,14 @@ def _part(
     if question.kind != "class" or n:
         curve = reliability_curve(question.confidence, question.event, settings.bins, settings.binning)
     return Part(question.name, n, int(question.event.sum()), figures, curve, draws)
+
+
+def _interval(name: str, value: float, draws: Floats, floor: float = 0.0) -> tuple[float, float, int]:
+    if not len(draws) or math.isnan(value):
+        return math.nan, math.nan, 0
+    if name.startswith(("ece", "mce")):
+        return centred_interval(value, draws, floor=floor)
+    return percentile_interval(draws)
 
 
 def _phrase(name: str, kind: str, settings: EvaluationSettings) -> str:
@@ -357,7 +373,7 @@ def _means(parts: Sequence[Part], task: str) -> tuple[dict[str, Figure], dict[st
         low, high, failed = math.nan, math.nan, 0
         if all(name in part.draws and len(part.draws[name]) for part in having):
             means[name] = np.mean([part.draws[name] for part in having], axis=0)
-            low, high, failed = percentile_interval(means[name])
+            low, high, failed = _interval(name, value, means[name])
         phrase = having[0].figures[name].convention.removeprefix("mean over labels of ")
         figures[name] = Figure(name, value, low, high, failed, f"mean over {len(having)} {what}: {phrase}")
     return figures, means

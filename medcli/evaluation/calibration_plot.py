@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -17,6 +16,7 @@ __all__ = ["draw_reliability"]
 
 BEFORE, AFTER, BAND = "#b35806", "#1f4e79", "#8fb3d9"
 _COLUMNS = 4
+_FEW = 10
 
 
 def draw_reliability(result: CalibrationResult, path: Path) -> None:
@@ -80,7 +80,7 @@ def _panel(axes: Axes, old: Part, new: Part, result: CalibrationResult, several:
     axes.set(xlim=(0, top), ylim=(0, top))
     axes.tick_params(labelsize=7, labelbottom=False)
     name = f"ece_{result.binning}"
-    title = f"ECE {old.figures[name].value:.3f} → {new.figures[name].value:.3f}"
+    title = f"ECE {old.figures[name].value:.4f} → {new.figures[name].value:.4f}"
     label = f"{new.name} ({new.events} of {new.n})\n" if several else f"{new.name}: " if new.name else ""
     axes.set_title(f"{label}{title}", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
@@ -88,11 +88,15 @@ def _panel(axes: Axes, old: Part, new: Part, result: CalibrationResult, several:
 
 def _curve(axes: Axes, part: Part, colour: str, label: str, *, marker: str, filled: bool) -> None:
     assert part.curve is not None
-    x: Sequence[float] = [bar.confidence for bar in part.curve.bars]
-    y: Sequence[float] = [bar.events for bar in part.curve.bars]
+    # A share of two cases is no point of a curve: bins of a few stand alone, small and pale.
+    many = [bar for bar in part.curve.bars if bar.n >= _FEW]
+    few = [bar for bar in part.curve.bars if bar.n < _FEW]
     axes.plot(
-        x,
-        y,
+        [bar.confidence for bar in few], [bar.events for bar in few], marker, color=colour, markersize=2.5, alpha=0.5
+    )
+    axes.plot(
+        [bar.confidence for bar in many],
+        [bar.events for bar in many],
         color=colour,
         linewidth=1.2,
         linestyle="-" if filled else "--",

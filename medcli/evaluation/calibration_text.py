@@ -74,8 +74,8 @@ def _heading(result: CalibrationResult) -> str:
     if result.resamples:
         unit = "patients" if after.patients is not None else "images"
         lines.append(
-            f"95 % intervals over {result.resamples} resamples of {unit}; of slope and intercept from the sandwich "
-            "estimator"
+            f"95 % intervals over {result.resamples} resamples of {unit} (calibration errors: less the bias of "
+            "resampling); of slope and intercept from the sandwich estimator"
         )
     edges = "equal width, (lo, hi], last closed" if result.binning == "width" else "equal count, equal values together"
     lines.append(

@@ -14,7 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-__all__ = ["Binned", "Clusters", "RankPlan", "Sums", "clusters_of", "percentile_interval", "resample_weights"]
+__all__ = [
+    "Binned",
+    "Clusters",
+    "RankPlan",
+    "Sums",
+    "centred_interval",
+    "clusters_of",
+    "percentile_interval",
+    "resample_weights",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -85,6 +94,19 @@ def percentile_interval(draws: Floats) -> tuple[float, float, int]:
         return float("nan"), float("nan"), failed
     low, high = np.percentile(defined, [2.5, 97.5])
     return float(low), float(high), failed
+
+
+def centred_interval(value: float, draws: Floats, *, floor: float = -np.inf) -> tuple[float, float, int]:
+    """As `percentile_interval`, for a figure that resampling inflates, such as a calibration error close to zero.
+
+    Drawing with replacement adds noise, which an absolute gap counts as error: plain percentiles can lie wholly above
+    the estimate. The draws are moved by their bias (mean minus estimate), and nothing falls below `floor`.
+    """
+    defined = draws[np.isfinite(draws)]
+    if len(defined) < 2:
+        return percentile_interval(draws)
+    low, high, failed = percentile_interval(draws - (defined.mean() - value))
+    return max(low, floor), max(high, floor), failed
 
 
 @dataclass(frozen=True)

@@ -53,12 +53,12 @@ class FilePredictions:
 
     Args:
         names: those that could be read, in input order.
-        logits: float32, one row per name.
+        logits: float32, one row per name; float64 once calibrated.
         failures: (input, reason) of the others, in input order.
     """
 
     names: tuple[str, ...]
-    logits: npt.NDArray[np.float32]
+    logits: npt.NDArray[np.floating[Any]]
     failures: tuple[tuple[str, str], ...]
 
 

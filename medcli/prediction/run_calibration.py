@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy.typing as npt
+
+from medcli.data.target import Target
 from medcli.errors import UsageProblem
 from medcli.evaluation.calibration_result import CalibrationResult
-from medcli.evaluation.calibrator import Calibrator, Origin, apply_calibrator
+from medcli.evaluation.calibrator import Calibrator, Origin, apply_calibrator, calibrate_logits
 from medcli.evaluation.calibrator_file import calibrator_to_dict, read_calibrator
 from medcli.evaluation.predictions import Predictions, load_predictions
 from medcli.prediction.sources import Judgement
@@ -19,6 +22,7 @@ __all__ = [
     "CALIBRATION",
     "Teller",
     "calibrated_judgement",
+    "calibrated_scores",
     "origin_of",
     "run_calibrator",
     "run_splits",
@@ -77,6 +81,25 @@ def calibrated_judgement(run: RunDirectory, judged: Judgement, teller: Teller) -
             break
     internal = None if judged.internal is None else apply_calibrator(calibrator, judged.internal)
     return Judgement(internal, tuple(apply_calibrator(calibrator, one) for one in judged.others))
+
+
+def calibrated_scores(run: RunDirectory, logits: npt.NDArray[Any], target: Target) -> tuple[npt.NDArray[Any], str]:
+    """(logits, how they were calibrated): as they are, and `""`, where the run has no calibrator.
+
+    Raises:
+        UsageProblem: as `run_calibrator`; a calibrator of another target (code `other-target`).
+    """
+    calibrator = run_calibrator(run)
+    if calibrator is None:
+        return logits, ""
+    if calibrator.target != target:
+        raise UsageProblem(
+            "the run's calibrator was fitted for another target than that of its model",
+            where=str(run.calibrator_file),
+            hint=f"`medcli calibrate {run.path}` fits a new one; `--raw` does without",
+            code="other-target",
+        )
+    return calibrate_logits(calibrator, logits), calibrator.describe()
 
 
 def run_splits(run: RunDirectory) -> tuple[Predictions, Predictions | None, Origin]:

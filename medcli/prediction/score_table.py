@@ -1,6 +1,6 @@
 """Scores of images as rows with one column per class, the way a spreadsheet or a script wants them.
 
-The columns are called scores: they come straight from the network, and nobody has calibrated them.
+The columns are called scores where they come straight from the network, and probabilities where they were calibrated.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from medcli.evaluation.scores import sigmoid, softmax
 __all__ = ["as_csv", "score_columns", "score_rows"]
 
 
-def score_columns(target: Target) -> tuple[str, ...]:
-    """Names of the columns: `image`, a `score_CLASS` each, `predicted`.
+def score_columns(target: Target, *, calibrated: bool = False) -> tuple[str, ...]:
+    """Names of the columns: `image`, a `score_CLASS` each (`prob_CLASS` where calibrated), `predicted`.
 
     For several outputs each has its `score_OUTPUT/CLASS` columns and a `predicted_OUTPUT`.
     """
+    kind = "prob" if calibrated else "score"
     if target.task == "multioutput":
         names = [
             name
             for output in target.outputs
-            for name in (*(f"score_{output.name}/{label}" for label in output.classes), f"predicted_{output.name}")
+            for name in (*(f"{kind}_{output.name}/{label}" for label in output.classes), f"predicted_{output.name}")
         ]
         return ("image", *names)
     expected = ("expected_grade",) if target.task == "ordinal" else ()
-    return ("image", *(f"score_{name}" for name in target.class_names), "predicted", *expected)
+    return ("image", *(f"{kind}_{name}" for name in target.class_names), "predicted", *expected)
 
 
 def score_rows(

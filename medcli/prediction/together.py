@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medcli.data.target import Target
@@ -11,11 +11,12 @@ from medcli.errors import UsageProblem
 from medcli.models.adapted import is_adapted, load_together
 from medcli.models.build import LoadedModel
 from medcli.prediction.files import FilePredictions, list_inputs, predict_files
+from medcli.prediction.run_calibration import calibrated_scores
 from medcli.prediction.score_table import score_columns, score_rows
 from medcli.runs.directory import open_run
 from medcli.settings.groups import ComputeSettings
 
-__all__ = ["RunPredictions", "load_runs", "predict_with_each", "split_runs", "wide_table"]
+__all__ = ["RunPredictions", "calibrated_runs", "load_runs", "predict_with_each", "split_runs", "wide_table"]
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class RunPredictions:
         run: its name in the table.
         target: what it predicts.
         found: its predictions.
+        calibrated: how their scores became probabilities; empty for the model's own.
     """
 
     run: str
     target: Target
     found: FilePredictions
+    calibrated: str = ""
 
 
 def split_runs(run: str, inputs: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -93,12 +96,26 @@ def predict_with_each(
     return found
 
 
+def calibrated_runs(runs: Sequence[str], found: Sequence[RunPredictions]) -> list[RunPredictions]:
+    """The same predictions as the calibrator of each run has them, where it has one.
+
+    Args:
+        runs: the run directories, in the order of `found`.
+        found: from `predict_with_each`.
+    """
+    result = []
+    for path, one in zip(runs, found, strict=True):
+        logits, calibrated = calibrated_scores(open_run(path), one.found.logits, one.target)
+        result.append(replace(one, found=replace(one.found, logits=logits), calibrated=calibrated))
+    return result
+
+
 def wide_table(found: Sequence[RunPredictions]) -> tuple[tuple[str, ...], list[tuple[str | float, ...]]]:
     """One row per image, a column `RUN/COLUMN` for every column of every run."""
     columns = ["image"]
     rows: list[tuple[str | float, ...]] = [(name,) for name in found[0].found.names]
     for one in found:
-        columns += [f"{one.run}/{column}" for column in score_columns(one.target)[1:]]
+        columns += [f"{one.run}/{column}" for column in score_columns(one.target, calibrated=bool(one.calibrated))[1:]]
         own = score_rows(one.found.names, one.found.logits, one.target)
         rows = [(*row, *cells[1:]) for row, cells in zip(rows, own, strict=True)]
     return tuple(columns), rows

@@ -22,7 +22,7 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
 
     Files, folders (searched to the bottom, in sorted order), DICOM files and .npz archives; the answer is a table in
     the order of the inputs, as CSV or JSON. A file that cannot be read is named on stderr and the others are done
-    (exit status 3). The columns are scores, not probabilities, as long as nobody has calibrated the run. An
+    (exit status 3). The columns are scores, not probabilities, until `medcli calibrate` was run, and with `--raw`. An
     architecture with `--weights` predicts with the classifier that came with these weights. Several runs of
     `medcli lora` on one base may be named; the base is loaded once, and the columns are named by run.
 
@@ -75,15 +75,23 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
     from medcli.prediction.score_table import score_columns, score_rows
 
     target = loaded.spec.target
-    rows = score_rows(found.names, found.logits, target)
-    return _answer(output, {"task": target.task}, score_columns(target), rows, found.failures, out, run)
+    logits, calibrated = found.logits, ""
+    if Path(run).is_dir() and not resolved.group(EvaluationSettings).raw:
+        from medcli.prediction.run_calibration import calibrated_scores
+        from medcli.runs.directory import open_run
+
+        logits, calibrated = calibrated_scores(open_run(run), found.logits, target)
+    rows = score_rows(found.names, logits, target)
+    about = {"task": target.task, "calibrated": bool(calibrated), "calibrator": calibrated or None}
+    columns = score_columns(target, calibrated=bool(calibrated))
+    return _answer(output, about, columns, rows, found.failures, out, run)
 
 
 def _together(
     runs: tuple[str, ...], inputs: tuple[str, ...], resolved: Resolved, output: Output, out: Path | None
 ) -> ExitCode:
     """Several adapter runs on one base."""
-    from medcli.prediction.together import load_runs, predict_with_each, wide_table
+    from medcli.prediction.together import calibrated_runs, load_runs, predict_with_each, wide_table
     from medcli.prediction.views import with_ten_crop
     from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings
 
@@ -107,8 +115,18 @@ def _together(
         output.warn(f"{name}: {reason}")
     if not found[0].found.names:
         raise RunFailure("none of the inputs could be read", code="unreadable-images")
+    if not resolved.group(EvaluationSettings).raw:
+        found = calibrated_runs(runs, found)
     columns, rows = wide_table(found)
-    about = {"runs": {one.run: {"task": one.target.task, "classes": list(one.target.class_names)} for one in found}}
+    described = {
+        one.run: {
+            "task": one.target.task,
+            "classes": list(one.target.class_names),
+            "calibrator": one.calibrated or None,
+        }
+        for one in found
+    }
+    about = {"calibrated": all(one.calibrated for one in found), "runs": described}
     return _answer(output, about, columns, rows, failures, out, runs[0])
 
 
@@ -171,12 +189,15 @@ def _answer(
     from medcli.prediction.score_table import as_csv
     from medcli.runs.directory import replace_text
 
-    output.note("the scores are the network's own and were not calibrated: do not read them as probabilities")
+    if about["calibrated"]:
+        how = about.get("calibrator")
+        output.note(f"probabilities calibrated{f': {how}' if how else ''}")
+    else:
+        output.note("scores of the network itself were not calibrated: do not read them as probabilities")
     status = ExitCode.PARTIAL if failures else ExitCode.DONE
     directory = run if Path(run).is_dir() else None
     result = {
         **about,
-        "calibrated": False,
         "columns": list(columns),
         "predictions": [dict(zip(columns, row, strict=True)) for row in rows],
         "failures": [{"image": name, "reason": reason} for name, reason in failures],
