@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from medcli.testing.command import Outcome, RunCli
+from medcli.training.engine import RunJournal
 
 TINY = ("--data", "tiny.npz", "--batch-size", "8", "--workers", "0", "--augment", "none")
 NETWORK = ("timm/test_vit", "--weights", "vit.safetensors", "--image-size", "32")
@@ -64,25 +65,35 @@ def test_from_training_to_prediction(lora: Callable[..., Outcome], folder: Path)
     done(lora("a", "--epochs", "1", "--lr", "0.01", "--out", "b"))
     done(lora("a", "--data", "tiny.npz", "--save-predictions", "again.npz", command="evaluate"))
     np.testing.assert_allclose(np.load(folder / "again.npz")["logits"], stored, atol=1e-6)
-    answer = json.loads(done(lora("a", "b", "tiny.npz", "--json", command="predict")).stdout)
+    answer = json.loads(done(lora("a", "b", "tiny.npz", "--json", command="predict")).stdout)["result"]
     assert answer["columns"][:4] == ["image", "a/score_0", "a/score_1", "a/predicted"]
     assert answer["columns"][4:] == ["b/score_0", "b/score_1", "b/predicted"]
-    alone = json.loads(done(lora("b", "tiny.npz", "--json", command="predict")).stdout)
+    alone = json.loads(done(lora("b", "tiny.npz", "--json", command="predict")).stdout)["result"]
     for together, single in zip(answer["predictions"], alone["predictions"], strict=True):
         assert together["b/score_0"] == single["score_0"]
     assert answer["predictions"][0]["a/score_0"] != answer["predictions"][0]["b/score_0"]
 
 
-def test_a_resumed_run_is_the_run_that_never_stopped(lora: Callable[..., Outcome], folder: Path) -> None:
-    for variant in ("lora", "pissa"):
-        common = (*NETWORK, "--rank", "2", "--variant", variant, "--scheduler", "constant", "--ema")
-        done(lora(*common, "--epochs", "3", "--out", f"{variant}-whole"))
-        done(lora(*common, "--epochs", "2", "--out", f"{variant}-part"))
-        done(lora("--resume", f"{variant}-part", "--extend", "1"))
-        whole = load_file(folder / f"{variant}-whole" / "checkpoints" / "last.safetensors")
-        part = load_file(folder / f"{variant}-part" / "checkpoints" / "last.safetensors")
-        assert whole.keys() == part.keys()
-        assert all(np.array_equal(whole[name], part[name]) for name in whole)
+@pytest.mark.parametrize("variant", ["lora", "pissa"])
+def test_a_resumed_run_is_the_run_that_never_stopped(
+    variant: str, lora: Callable[..., Outcome], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = (*NETWORK, "--rank", "2", "--variant", variant, "--ema", "--epochs", "3")
+    done(lora(*common, "--out", "whole"))
+    kept = RunJournal.epoch_done
+
+    def stop(journal: RunJournal, row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+        kept(journal, row)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunJournal, "epoch_done", stop)
+        assert lora(*common, "--out", "part").code == 130
+    done(lora("--resume", "part"))
+    whole, part = (load_file(folder / name / "checkpoints" / "last.safetensors") for name in ("whole", "part"))
+    assert whole.keys() == part.keys()
+    assert [name for name in whole if not np.array_equal(whole[name], part[name])] == []
 
 
 def test_a_run_with_a_whole_model_gets_a_new_adapter_and_merges_for_finetune(
@@ -157,7 +168,7 @@ def test_an_adapter_is_a_start(lora: Callable[..., Outcome], folder: Path) -> No
         ((*NETWORK, "--adapter", "absent"), "no adapter"),
         ((*NETWORK, "--adapter", "absent", "--rank", "2"), "settled by the adapter"),
         (("timm/test_vit", "--image-size", "32", "--random-weights", "--pretrained"), "exclude each other"),
-        (("custom1", "--image-size", "32"), "--weights FILE"),
+        (("custom1", "--image-size", "32"), "no weights for `custom1`"),
     ],
 )
 def test_bad_input_writes_nothing(

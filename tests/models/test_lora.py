@@ -37,7 +37,7 @@ TINY = "timm/test_vit"
 
 
 def trained(architecture: str, size: int, classes: int = 3) -> Classifier:
-    """A network as pretraining leaves one: no residual branch is multiplied by zero, batch statistics have a history."""
+    """A network as pretraining leaves one: no residual branch is multiplied by zero."""
     network = build(architecture, num_classes=classes, image_size=size, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
