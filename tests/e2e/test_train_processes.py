@@ -122,7 +122,8 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step_and_resuming_is_
 ) -> None:
     epochs = ("--epochs", "12")
     whole = begin(archive, tmp_path / "whole", *epochs)
-    assert whole.wait(300) == 0
+    _, err = whole.communicate(timeout=300)
+    assert whole.returncode == 0, err
     parted = begin(archive, tmp_path / "parted", *epochs)
     wait_for_epoch(tmp_path / "parted", 2)
     second = [child for child in children_of(parted.pid) if "RANK=1" in environment_of(child)]
