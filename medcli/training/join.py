@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from medcli.errors import UsageProblem
 from medcli.models.device import Precision, choose_device
 from medcli.training.plan import Plan
-from medcli.training.processes import Place, place
+from medcli.training.processes import Place, place, refuse_more_than_cores
 from medcli.training.team import Team
 
 __all__ = ["everything_learns", "join", "launcher_note", "normalisation_note", "own_device", "to_start"]
@@ -33,6 +33,7 @@ def to_start(plan: Plan) -> int:
     count = plan.training.processes
     if place().of > 1 or count == 1:
         return 0
+    refuse_more_than_cores(count)
     own_device(plan, Place(0, count, 0, count))
     return count
 
