@@ -23,8 +23,9 @@ HEADLINES: Mapping[Task, tuple[str, ...]] = MappingProxyType(
             "ece_positive",
             "brier",
             "nll",
+            "augrc",
         ),
-        "multiclass": ("auc", "auprc", "accuracy", "balanced_accuracy", "f1_macro", "ece", "brier", "nll"),
+        "multiclass": ("auc", "auprc", "accuracy", "balanced_accuracy", "f1_macro", "ece", "brier", "nll", "augrc"),
         "ordinal": (
             "qwk",
             "mae",
@@ -36,6 +37,7 @@ HEADLINES: Mapping[Task, tuple[str, ...]] = MappingProxyType(
             "ece",
             "brier",
             "nll",
+            "augrc",
         ),
         # Accuracy of rare findings is the rate of negatives; it stands below, beside that rate.
         "multilabel": ("auc", "auprc", "f1_macro", "balanced_accuracy", "ece", "brier", "nll"),
@@ -96,6 +98,10 @@ _SENTENCES = {
     "intercept": "logit of the positive's score as offset; 0 is perfect, below 0 means scores too high",
     "slope": "coefficient of the logit of the positive's score; 1 is perfect, below 1 means scores too extreme",
     "observed_expected": "positives over the sum of their scores; 1 is perfect",
+    "augrc": "risk if unsure cases are left out: area under errors kept / all cases against coverage (0 is best, 0.5 "
+    "worst)",
+    "auroc_error": "area under the ROC curve of 1 - confidence for finding errors",
+    "aupr_error": "average precision of 1 - confidence for finding errors; by chance 1 - accuracy",
     "sensitivity": "share of `{positive}` found; highest score wins",
     "specificity": "share of the others left alone; highest score wins",
     "precision_positive": "share of those called `{positive}` that are; highest score wins",
@@ -124,6 +130,9 @@ _MULTILABEL = {
     "observed_expected": "positives over the sum of the scores; 1 is perfect",
     "brier": "mean over labels of (score - label)², which is scikit-learn's binary form",
     "nll": "mean over labels of the binary negative log-likelihood, clipped at 1e-15",
+    "augrc": "mean over labels of the area under errors kept / all entries against coverage, yes above 0.5",
+    "auroc_error": "mean over labels with errors of the area under the ROC curve of 1 - confidence for finding errors",
+    "aupr_error": "mean over labels with errors of the average precision of 1 - confidence for finding errors",
 }
 
 

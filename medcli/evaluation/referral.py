@@ -216,7 +216,10 @@ def parse_deferral(text: str, where: str = "--defer") -> Deferral:
 def cost_threshold(curve: RiskCoverage, error: float, reading: float) -> float:
     """The confidence from which on keeping a case is cheapest in all; a reader makes no errors here."""
     costs = np.append(curve.errors * error + (curve.n - curve.kept) * reading, curve.n * reading)
-    best = int(np.argmin(costs))
+    # Of several equally cheap ones, that which keeps most.
+    cheapest = np.flatnonzero(costs <= costs.min())
+    kept = cheapest[cheapest < len(curve.kept)]
+    best = int(kept[-1]) if len(kept) else len(curve.kept)
     return _threshold(curve, best if best < len(curve.kept) else -1)
 
 

@@ -17,6 +17,7 @@ from medcli.evaluation.calibration import assign_bins, brier_terms, nll_terms
 from medcli.evaluation.discrimination import top_k_accuracy
 from medcli.evaluation.resampling import Binned, RankPlan, Sums
 from medcli.evaluation.scores import Column
+from medcli.evaluation.selective import identity_augrc
 from medcli.settings.groups import EvaluationSettings
 
 __all__ = ["Figures", "LabelStatistics", "SingleStatistics"]
@@ -94,6 +95,7 @@ class SingleStatistics:
             }
         self._sums = Sums(rows, clusters, count)
         self._ranks = [RankPlan(scores[:, index], truth[index], clusters, count) for index in range(classes)]
+        self._doubt = RankPlan(-scores.max(axis=1), predicted != labels, clusters, count)
 
     def __call__(self, weights: Floats) -> Figures:
         """The figures for weights [patients, r]."""
@@ -159,6 +161,7 @@ class SingleStatistics:
             "brier": sums["brier"] / n,
             "brier_half": sums["brier"] / n / 2,
             "nll": sums["nll"] / n,
+            **_error_figures(self._doubt(weights), 1.0 - hits.sum(axis=0) / n),
         }
         classes = {
             "auc": aucs,
@@ -194,6 +197,8 @@ class LabelStatistics:
     ) -> None:
         self._sums: list[Sums] = []
         self._ranks: list[RankPlan] = []
+        self._doubts: list[RankPlan] = []
+        erring: list[bool] = []
         truths = labels > 0.5
         self._seen: npt.NDArray[np.bool_] = np.logical_not(np.isnan(labels).all(axis=0))
         self._occurs: npt.NDArray[np.bool_] = np.any(truths, axis=0)
@@ -216,6 +221,9 @@ class LabelStatistics:
             rows |= _bin_rows("bins", values, truth, settings)
             self._sums.append(Sums(rows, owners, count))
             self._ranks.append(RankPlan(values, truth, owners, count))
+            self._doubts.append(RankPlan(-np.maximum(values, 1.0 - values), called != truth, owners, count))
+            erring.append(bool((called != truth).any() and (called == truth).any()))
+        self._erring: npt.NDArray[np.bool_] = np.array(erring, dtype=bool)
 
     def __call__(self, weights: Floats) -> Figures:
         """The figures for weights [patients, r]."""
@@ -267,7 +275,19 @@ class LabelStatistics:
             "brier": _mean(classes["brier"], seen),
             "nll": _mean(classes["nll"], seen),
         }
+        doubts = [
+            _error_figures(doubt(weights), 1.0 - right)
+            for doubt, right in zip(self._doubts, classes["accuracy"], strict=True)
+        ]
+        for name in doubts[0]:
+            # A label without errors has none to find; its augrc is 0 and counts.
+            overall[name] = _mean(np.stack([one[name] for one in doubts]), seen if name == "augrc" else self._erring)
         return Figures(overall, classes)
+
+
+def _error_figures(areas: tuple[Floats, Floats], wrong: Floats) -> dict[str, Floats]:
+    auroc, aupr = areas
+    return {"augrc": identity_augrc(auroc, wrong), "auroc_error": auroc, "aupr_error": aupr}
 
 
 def _bin_rows(

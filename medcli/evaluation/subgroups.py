@@ -35,8 +35,8 @@ def banded(values: Sequence[str]) -> tuple[npt.NDArray[np.str_], str]:
     Returns:
         Group names [n], and a sentence where bands were made (else empty).
     """
-    cells = np.array([value.strip() for value in values], dtype=np.str_)
-    cells[np.isin(np.char.lower(cells), ("", "nan", "na", "n/a", "none", "null"))] = MISSING
+    unknown = {"", "nan", "na", "n/a", "none", "null"}
+    cells = np.array([MISSING if value.strip().lower() in unknown else value.strip() for value in values], np.str_)
     known = cells != MISSING
     if len(np.unique(cells[known])) <= _MOST_GROUPS:
         return cells, ""
