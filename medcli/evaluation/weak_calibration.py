@@ -58,7 +58,9 @@ def weak_calibration(
         return Slope(), Slope()
     ones = np.ones((len(z), 1))
     intercept = _coefficient(ones, y, z, clusters)
-    if np.ptp(z) == 0:
+    events, others = z[y > 0.5], z[y < 0.5]
+    # A threshold that makes no error lets the slope grow without end; logits that never vary have none.
+    if np.ptp(z) == 0 or events.min() >= others.max() or events.max() <= others.min():
         return intercept, Slope()
     return intercept, _coefficient(np.stack([z, np.ones_like(z)], axis=1), y, np.zeros_like(z), clusters)
 
