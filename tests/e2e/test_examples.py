@@ -34,6 +34,21 @@ CHEAPER = {
     "medcli train resnet50 --data aptos/train.csv --image-dir aptos/images --image-column id_code "
     "--label-column diagnosis --task ordinal": SMALL,
     "medcli train --resume runs/20261121T101500Z-train-resnet18-1a2b": AS_WRITTEN,
+    "medcli finetune resnet18 --strategy lp-ft --data breastmnist.npz": SMALL,
+    "medcli finetune deit_tiny_patch16_224 --strategy layerwise --layer-decay 0.65 --weights deit.safetensors "
+    "--data aptos/train.csv --image-dir aptos/images --image-column id_code --label-column diagnosis": SMALL,
+    "medcli finetune resnet18 --strategy gradual --unfreeze-at 1,10,20 --epochs 30 --data xrays/": f"{SMALL} "
+    "--epochs 21",
+    "medcli finetune runs/NAME --strategy frozen --data breastmnist.npz": "--limit 8 --epochs 1 --workers 0",
+    "medcli finetune --resume runs/20261121T101500Z-train-resnet18-1a2b": AS_WRITTEN,
+    "medcli lora deit_tiny_patch16_224 --weights deit.safetensors --targets attn --data xrays/": SMALL,
+    "medcli lora deit_tiny_patch16_224 --weights deit.safetensors --preset dr-lora --data aptos/train.csv "
+    "--image-dir aptos/images --image-column id_code --label-column diagnosis": SMALL,
+    "medcli lora resnet18 --rank 4 --variant dora --data breastmnist.npz": SMALL,
+    "medcli lora runs/NAME --data breastmnist.npz": "--limit 8 --epochs 1 --workers 0",
+    "medcli lora --resume runs/20261121T101500Z-train-resnet18-1a2b": AS_WRITTEN,
+    "medcli evaluate densenet121 --weights densenet121.safetensors --class-names NORMAL,PNEUMONIA --task binary "
+    "--data xrays/ --ten-crop": "--image-size 32 --limit 4",
     "medcli search resnet18 --data breastmnist.npz --trials 30 --epochs 20": f"{SMALL} --trials 1",
     "medcli search resnet18 --strategy layerwise --data xrays/ --pruner hyperband --timeout 7200": f"{SMALL} --trials 1",
     "medcli search resnet18 --data breastmnist.npz --space space.toml --dry-run": AS_WRITTEN,
@@ -44,11 +59,19 @@ CHEAPER = {
 }
 # What has to be done before an example that builds on another.
 AFTER = {
+    **dict.fromkeys(
+        (
+            "medcli finetune resnet18 --strategy lp-ft --data breastmnist.npz",
+            "medcli finetune resnet18 --strategy gradual --unfreeze-at 1,10,20 --epochs 30 --data xrays/",
+            "medcli lora resnet18 --rank 4 --variant dora --data breastmnist.npz",
+        ),
+        "medcli models fetch resnet18",
+    ),
     "medcli models verify resnet18 --weights in1k --json": "medcli models fetch resnet18",
     "medcli search resnet18 --strategy layerwise --data xrays/ --pruner hyperband --timeout 7200": "medcli models fetch "
     "resnet18",
 }
-COSTLY = ("medcli train ", "medcli search ", "medcli data synth ")
+COSTLY = ("medcli train ", "medcli finetune ", "medcli lora ", "medcli search ", "medcli data synth ")
 
 
 def examples() -> list[str]:
@@ -124,10 +147,11 @@ def write_predictions(root: Path) -> None:
         root / "predictions.npz", Predictions(ids, labels, logits, Target("binary", ("no", "yes")), split="test")
     )
     random = np.random.default_rng(5)
-    rows = ["Image Index,Patient ID,Effusion,Mass,prob_Effusion,prob_Mass"]
+    rows = ["Image Index,Patient ID,Patient Gender,Effusion,Mass,prob_Effusion,prob_Mass"]
     for number in range(60):
         first, second = random.random(2)
-        rows.append(f"{number}.png,{number // 2},{number % 2},{number % 3 == 0:d},{first:.4f},{second:.4f}")
+        labels_of_it = f"{number % 2},{number % 3 == 0:d}"
+        rows.append(f"{number}.png,{number // 2},{'FM'[number // 2 % 2]},{labels_of_it},{first:.4f},{second:.4f}")
     (root / "chexnet.csv.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
 
 
@@ -152,14 +176,15 @@ def write_scans(root: Path) -> None:
     nibabel.save(image, root / "slice.nii.gz")
 
 
-def write_weights(path: Path) -> None:
+def write_weights(root: Path) -> None:
     import timm
     import torch
     from safetensors.torch import save_file
 
-    torch.manual_seed(0)
-    network = timm.create_model("densenet121", num_classes=2)
-    save_file({name: tensor.half() for name, tensor in network.state_dict().items()}, path)
+    for name, file in (("densenet121", "densenet121.safetensors"), ("deit_tiny_patch16_224", "deit.safetensors")):
+        torch.manual_seed(0)
+        network = timm.create_model(name, num_classes=2)
+        save_file({key: tensor.half() for key, tensor in network.state_dict().items()}, root / file)
 
 
 def publish(hub: FakeHub) -> None:
@@ -169,7 +194,8 @@ def publish(hub: FakeHub) -> None:
     from safetensors.torch import save
 
     torch.manual_seed(0)
-    weights = save(timm.create_model("resnet18").state_dict())
+    # timm's random branches begin at zero, where nothing inside them would learn; published ones do not.
+    weights = save(timm.create_model("resnet18", zero_init_last=False).state_dict())
     for repository in ("resnet18.a1_in1k", "vit_base_patch16_224.dino", "resnet26d.bt_in1k"):
         hub.put(f"timm/{repository}", "model.safetensors", weights)
 
@@ -188,6 +214,10 @@ def train_runs(root: Path) -> None:
 
     for seed, name in enumerate("ABC"):
         train(f"runs/{name}", 0, "--epochs", "1", "--seed", str(seed))
+    for name in ("APTOS", "MESSIDOR"):
+        words = ("lora", "timm/test_vit", "--random-weights", "--data", "xrays/", "--out", f"runs/{name}")
+        done = cli(*words, "--image-size", "32", "--epochs", "1", "--workers", "0", "--limit", "8", in_process=True)
+        assert done.code == 0, done.stderr
     shutil.copytree(root / "runs/A", root / "runs/NAME")
     shutil.copytree(root / "runs/A", root / "experiments/runs/first")
     original = loop.learn_epoch
@@ -217,7 +247,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw_archive(root / "breastmnist.npz")
     write_predictions(root)
     write_scans(root)
-    write_weights(root / "densenet121.safetensors")
+    write_weights(root)
     (root / "space.toml").write_text("[space]\nlr = { low = 1e-5, high = 1e-2, log = true }\nbatch_size = [4, 8]\n")
     (root / "experiments").mkdir()
     (root / "experiments/swin.toml").write_text(

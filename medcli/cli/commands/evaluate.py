@@ -46,7 +46,8 @@ def evaluate(source: Judged, flags: Flags) -> ExitCode | None:
         medcli evaluate runs/NAME --operating-point sens=0.95 --prevalence 0.01,0.1
         medcli evaluate chexnet.csv.gz --id-column 'Image Index' --operating-point spec=0.9 --choose-on chexnet.csv.gz
         medcli evaluate chexnet.csv.gz --id-column 'Image Index' --by 'Patient Gender' --defer budget=0.2
-        medcli evaluate chexnet --weights model.pth.tar --data labels.csv --ten-crop
+        medcli evaluate densenet121 --weights densenet121.safetensors --class-names NORMAL,PNEUMONIA --task binary
+            --data xrays/ --ten-crop
     """
     from medcli.evaluation.generalisation import gaps, render_comparison
     from medcli.evaluation.render import render
@@ -249,10 +250,14 @@ def _refuse(resolved: Resolved, names: Sequence[str], why: str, code: str) -> No
 
 
 def _read_file(source: str, resolved: Resolved, output: Output) -> Predictions:
+    from medcli.data.tables import is_table
     from medcli.prediction.foreign import columns_from
     from medcli.prediction.tables import read_any
 
     columns = columns_from(resolved.values)
+    if resolved.values["by_table"] and not is_table(source):
+        # It names the column of the joined table: predictions of ours know their own.
+        columns = replace(columns, identifier="")
     read = read_any(source, columns)
     for note in read.notes:
         output.note(f"note: {note}")

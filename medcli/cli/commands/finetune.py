@@ -18,12 +18,12 @@ def finetune(source: OptionalArchitectureOrRun, flags: Flags) -> ExitCode | None
     kept in the run as `groups.json`. Learning rates and epochs that are not given come from the architecture's card.
 
     Examples:
-        medcli finetune resnet50 --strategy lp-ft --data breastmnist.npz
+        medcli finetune resnet18 --strategy lp-ft --data breastmnist.npz
         medcli finetune deit_tiny_patch16_224 --strategy layerwise --layer-decay 0.65 --weights deit.safetensors
-            --data aptos/train.csv --image-dir aptos/images --label-column diagnosis --task ordinal
+            --data aptos/train.csv --image-dir aptos/images --image-column id_code --label-column diagnosis
         medcli finetune resnet18 --strategy gradual --unfreeze-at 1,10,20 --epochs 30 --data xrays/
-        medcli finetune runs/NAME --strategy frozen --data other.npz
-        medcli finetune --resume runs/NAME
+        medcli finetune runs/NAME --strategy frozen --data breastmnist.npz
+        medcli finetune --resume runs/20261121T101500Z-train-resnet18-1a2b
     """
     from medcli.training.start import adapted, continued
 

@@ -19,12 +19,12 @@ def lora(source: OptionalArchitectureOrRun, flags: Flags) -> ExitCode | None:
     are the card's default ones from the local cache. `medcli predict RUN RUN IMAGES` loads a common base once.
 
     Examples:
-        medcli lora vit_base_patch16_224 --data xrays/
+        medcli lora deit_tiny_patch16_224 --weights deit.safetensors --targets attn --data xrays/
         medcli lora deit_tiny_patch16_224 --weights deit.safetensors --preset dr-lora --data aptos/train.csv
             --image-dir aptos/images --image-column id_code --label-column diagnosis
         medcli lora resnet18 --rank 4 --variant dora --data breastmnist.npz
-        medcli lora runs/NAME --data other.npz
-        medcli lora --resume runs/NAME
+        medcli lora runs/NAME --data breastmnist.npz
+        medcli lora --resume runs/20261121T101500Z-train-resnet18-1a2b
     """
     from medcli.training.start import adapted, continued
 

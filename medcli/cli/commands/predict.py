@@ -31,7 +31,7 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
         medcli predict runs/NAME images/ --out scores.csv
         medcli predict runs/NAME a.png b.png --json
         medcli predict runs/APTOS runs/MESSIDOR images/
-        medcli predict chexnet scan.dcm --weights model.pth.tar --ten-crop
+        medcli predict densenet121 a.png --weights densenet121.safetensors --class-names NORMAL,PNEUMONIA --task binary
     """
     from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings
     from medcli.settings.resolve import resolve
