@@ -39,6 +39,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/frozen.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/plugins.py
+	$(BIN)/python bench/evaluation.py
 	$(BIN)/python bench/lora.py
 
 generate: $(STAMP)
