@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,14 +12,32 @@ from medcli.errors import UsageProblem
 from medcli.evaluation.calibration_figures import Assessment, assess, change
 from medcli.evaluation.calibrator import Calibrator, Method, Origin, apply_calibrator
 from medcli.evaluation.calibrator_file import calibrator_to_dict
-from medcli.evaluation.calibrators import cross_fit, fit_calibrator
+from medcli.evaluation.calibrators import cross_fit, fit_calibrator, halves
 from medcli.evaluation.figures import Figure
 from medcli.evaluation.predictions import Predictions
 from medcli.settings.groups import EvaluationSettings
 
-__all__ = ["SCHEMA", "CalibrationResult", "calibrate"]
+if TYPE_CHECKING:
+    from medcli.evaluation.conformal_report import ConformalReport
+
+__all__ = ["SCHEMA", "CalibrationResult", "Sets", "calibrate"]
 
 SCHEMA = "medcli-calibration/1"
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Conformal sets that are asked for.
+
+    Args:
+        method: `lac`, `aps` or `raps`.
+        miscoverage: share of sets that may miss the true class.
+        by_class: a threshold for every class.
+    """
+
+    method: Literal["lac", "aps", "raps"]
+    miscoverage: float = 0.1
+    by_class: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,6 +56,7 @@ class CalibrationResult:
         binning: `width` or `mass`: those of the curves and of `--max-ece`.
         resamples: resamples behind the intervals.
         notes: what the reader should know.
+        conformal: sets of classes on the reported cases, or None where none were asked for.
     """
 
     calibrator: Calibrator
@@ -51,6 +70,7 @@ class CalibrationResult:
     binning: str
     resamples: int
     notes: tuple[str, ...]
+    conformal: ConformalReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON document (schema `medcli-calibration/1`); NaN becomes None."""
@@ -74,6 +94,7 @@ class CalibrationResult:
             "folds": [[dict(fit.parameters) for fit in fold.fits] for fold in self.folds]
             if self.calibrator.method != "isotonic"
             else [],
+            "conformal": None if self.conformal is None else self.conformal.to_dict(),
             "notes": list(self.notes),
         }
 
@@ -88,6 +109,7 @@ def calibrate(
     seed: int = 0,
     origin: Origin | None = None,
     allow_test: bool = False,
+    sets: Sets | None = None,
 ) -> CalibrationResult:
     """Fit a calibrator and measure calibration before and after on cases it was not fitted on.
 
@@ -100,6 +122,7 @@ def calibrate(
         seed: of the parts and of the resampling.
         origin: file and hash to be recorded.
         allow_test: fit on a test split all the same; the result is marked.
+        sets: conformal sets to find as well, on half of the patients, which the calibrator then does without.
 
     Raises:
         UsageProblem: a test split to fit on (code `test-split`), predictions of different models (`other-target`,
@@ -120,6 +143,14 @@ def calibrate(
     if forced:
         notes.append("fitted on a test split (`--allow-test`): figures of that split are no longer those of a test")
     folds: tuple[Calibrator, ...] = ()
+    conformal = None
+    if reported_on is None and sets is not None:
+        raise UsageProblem(
+            "conformal sets are judged on cases that neither calibrator nor thresholds have seen, and there are none",
+            where="--conformal",
+            hint="`--apply-to TEST` names predictions to report on",
+            code="no-test",
+        )
     if reported_on is None:
         found = cross_fit(method, fitted_on, parts, seed=seed, origin=marked)
         calibrator, predictions, folds = found.calibrator, found.predictions, found.folds
@@ -132,7 +163,25 @@ def calibrate(
         )
     else:
         notes += _check_pair(fitted_on, reported_on)
-        calibrator = fit_calibrator(method, fitted_on, origin=marked)
+        first, second = (fitted_on, None) if sets is None else halves(fitted_on, seed=seed)
+        calibrator = fit_calibrator(method, first, origin=marked)
+        if sets is not None and second is not None:
+            # These need scipy.stats, a third of a second that calibration alone does without.
+            from medcli.evaluation.conformal import fit_conformal
+            from medcli.evaluation.conformal_report import report_conformal
+
+            thresholds = fit_conformal(
+                apply_calibrator(calibrator, second),
+                method=sets.method,
+                miscoverage=sets.miscoverage,
+                by_class=sets.by_class,
+                seed=seed,
+            )
+            conformal = report_conformal(thresholds, apply_calibrator(calibrator, reported_on))
+            notes.append(
+                f"the calibrator was fitted on {len(first)} of {len(fitted_on)} cases, the thresholds of the conformal "
+                "sets on the others"
+            )
         predictions, raw = apply_calibrator(calibrator, reported_on), reported_on
         if not (np.isfinite(raw.labels) & (raw.labels >= 0)).any():
             raise UsageProblem(
@@ -157,6 +206,7 @@ def calibrate(
         settings.binning,
         settings.bootstrap,
         tuple(notes),
+        conformal,
     )
 
 

@@ -35,6 +35,8 @@ def render_calibration(result: CalibrationResult, *, verbose: bool = False) -> s
     parts = [_heading(result), _figures(result, verbose)]
     if len(result.after.parts) > 1:
         parts.append(_rows(result))
+    if result.conformal is not None:
+        parts.append(result.conformal.text())
     if verbose:
         lines = [f"{figure.name}: {figure.convention}" for figure in result.after.figures.values() if figure.convention]
         parts.append("\n".join(lines))

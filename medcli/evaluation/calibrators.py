@@ -40,6 +40,7 @@ __all__ = [
     "CrossFitted",
     "cross_fit",
     "fit_calibrator",
+    "halves",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -148,6 +149,16 @@ def cross_fit(
     by = "patient" if clusters.known else "case"
     text = f"{method}, cross-fitted by {by} in {parts} parts"
     return CrossFitted(replace(predictions, logits=logits, calibrated=text), _only(whole, fitted), tuple(folds), part)
+
+
+def halves(predictions: Predictions, *, seed: int = 0) -> tuple[Predictions, Predictions]:
+    """The cases of one half of the patients, drawn at random, and those of the other half."""
+    clusters = clusters_of(predictions.patients, len(predictions))
+    order = np.random.default_rng(seed).permutation(clusters.count)
+    first = np.zeros(clusters.count, dtype=bool)
+    first[order[: (clusters.count + 1) // 2]] = True
+    chosen = first[clusters.index]
+    return _rows(predictions, chosen), _rows(predictions, ~chosen)
 
 
 def _only(calibrator: Calibrator, fitted: list[bool]) -> Calibrator:

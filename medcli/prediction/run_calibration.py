@@ -144,7 +144,10 @@ def write_calibration(folder: Path, result: CalibrationResult) -> None:
     picture = run.plots / "reliability.png"
     with writing(picture):
         draw_reliability(result, picture)
-    text = json.dumps(calibrator_to_dict(result.calibrator), indent=1, ensure_ascii=False, allow_nan=False)
+    kept = calibrator_to_dict(result.calibrator)
+    if result.conformal is not None:
+        kept["conformal"] = result.conformal.conformal.to_dict()
+    text = json.dumps(kept, indent=1, ensure_ascii=False, allow_nan=False)
     replace_text(run.calibrator_file, text + "\n")
 
 

@@ -86,6 +86,28 @@ class CalibrationSettings:
             minimum=2,
         ),
     ] = 5
+    conformal: Annotated[
+        Literal["lac", "aps", "raps"] | None,
+        Option(
+            "also find sets of classes that hold the true one as often as asked; half of the patients go to their "
+            "thresholds",
+            THIS,
+        ),
+    ] = None
+    miscoverage: Annotated[
+        float,
+        Option(
+            "share of conformal sets that may miss the true class",
+            THIS,
+            "ALPHA",
+            minimum=0,
+            maximum=0.5,
+            exclusive=True,
+        ),
+    ] = 0.1
+    by_class: Annotated[bool, Option("a conformal threshold for every class, so that each is held as often", THIS)] = (
+        False
+    )
     allow_test: Annotated[
         bool, Option("fit on predictions of a test split all the same, and mark the result", THIS, flag_only=True)
     ] = False

@@ -27,7 +27,8 @@ def calibrate(source: RunOrPredictions, flags: Flags) -> ExitCode | None:
     reported on other ones; alone they are cross-fitted by patient. Labels and outputs are calibrated each by itself.
 
     `temperature` (the default) and `vector` suit every kind of classes, `platt`, `beta` and `isotonic` a yes-or-no
-    question or labels. A temperature never changes which class is predicted. `--out DIR` writes calibrator, figures and
+    question or labels. A temperature never changes which class is predicted. `--conformal` adds sets of classes that
+    hold the true one as often as asked. `--out DIR` writes calibrator, figures and
     reliability diagram of predictions that belong to no run.
 
     Examples:
@@ -35,6 +36,7 @@ def calibrate(source: RunOrPredictions, flags: Flags) -> ExitCode | None:
         medcli calibrate val.npz --apply-to test.npz --method platt --out calibrated
         medcli calibrate chexnet.csv.gz --id-column 'Image Index' --patient-column 'Patient ID' --method beta
         medcli calibrate val.npz --cross-fit 10 --max-ece 0.1
+        medcli calibrate val.npz --apply-to test.npz --conformal aps --miscoverage 0.1
     """
     from medcli.settings.groups import EvaluationSettings
     from medcli.settings.resolve import resolve
@@ -78,10 +80,20 @@ def calibrate(source: RunOrPredictions, flags: Flags) -> ExitCode | None:
 def _calibrated(
     fitted_on: Predictions, reported_on: Predictions | None, origin: Origin, resolved: Resolved
 ) -> CalibrationResult:
+    from medcli.evaluation.calibration_result import Sets
     from medcli.evaluation.calibration_result import calibrate as fit
     from medcli.settings.groups import CalibrationSettings, ComputeSettings, EvaluationSettings
 
     how = resolved.group(CalibrationSettings)
+    for name in ("miscoverage", "by_class"):
+        if how.conformal is None and resolved.origin(name).layer == "flag":
+            flag = "--" + name.replace("_", "-")
+            raise UsageProblem(
+                f"`{flag}` is about conformal sets, and none are asked for",
+                where=flag,
+                hint="add `--conformal lac`",
+                code="no-conformal",
+            )
     if reported_on is not None and resolved.origin("cross_fit").layer == "flag":
         raise UsageProblem(
             "`--cross-fit` is for predictions that have no others to report on, and here are some",
@@ -98,6 +110,7 @@ def _calibrated(
         seed=resolved.group(ComputeSettings).seed,
         origin=origin,
         allow_test=how.allow_test,
+        sets=None if how.conformal is None else Sets(how.conformal, how.miscoverage, how.by_class),
     )
 
 
