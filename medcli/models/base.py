@@ -83,7 +83,8 @@ def base_of(origin: Origin, state: Mapping[str, torch.Tensor]) -> Base:
     return Base(
         origin.kind,
         origin.weights,
-        "" if file is None else str(file.resolve()),
+        # Links are kept: in a hub's cache the name is the link's, and what it leads to has no suffix.
+        "" if file is None else str(file.absolute()),
         "" if file is None else content_hash(file),
         origin.seed,
         state_digest(state, origin.adapted),

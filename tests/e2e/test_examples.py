@@ -33,6 +33,7 @@ CHEAPER = {
     r"medcli train densenet121 --data xrays/ --patient-pattern '(person\d+)_' --weights densenet121.safetensors": SMALL,
     "medcli train resnet50 --data aptos/train.csv --image-dir aptos/images --image-column id_code "
     "--label-column diagnosis --task ordinal": SMALL,
+    "medcli train resnet18 --data breastmnist.npz --augment modality --modality ultrasound --sampler balanced": SMALL,
     "medcli train --resume runs/20261121T101500Z-train-resnet18-1a2b": AS_WRITTEN,
     "medcli finetune resnet18 --strategy lp-ft --data breastmnist.npz": SMALL,
     "medcli finetune deit_tiny_patch16_224 --strategy layerwise --layer-decay 0.65 --weights deit.safetensors "
