@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from medcli.data.target import Target
 from medcli.errors import UsageProblem
-from medcli.evaluation.paired import paired_difference
+from medcli.evaluation.paired import paired_areas, paired_difference
 from medcli.evaluation.predictions import Predictions
 from medcli.settings.groups import EvaluationSettings
 
@@ -97,3 +97,49 @@ def test_what_cannot_be_paired_is_refused() -> None:
             paired_difference(one, changed, "auc", SETTINGS)
     with pytest.raises(UsageProblem, match="no figure"):
         paired_difference(one, other, "nonsense", SETTINGS)
+
+
+def test_areas_are_compared_as_delong_does_by_patient() -> None:
+    one, other = make(1), make(2, strength=3.0)
+    found = paired_difference(one, other, "auc", SETTINGS)
+    assert found.areas is not None
+    assert found.areas.overall.value == pytest.approx(found.value)
+    assert (found.areas.overall.low, found.areas.overall.high) == pytest.approx((found.low, found.high), abs=0.03)
+    assert found.areas.classes == {}
+    assert paired_difference(one, other, "accuracy", SETTINGS).areas is None
+    same = paired_difference(one, one, "auc", SETTINGS)
+    assert same.areas is not None
+    assert same.areas.overall.p == 1
+    # Every case three times is the same patient three times: no further evidence.
+    alone = replace(one, patients=None), replace(other, patients=None)
+    times = np.repeat(np.arange(120), 3)
+    tripled = [
+        replace(
+            each,
+            ids=np.array([f"{row} {case}" for row, case in enumerate(times)]),
+            labels=each.labels[times],
+            logits=each.logits[times],
+            patients=times.astype(np.str_),
+        )
+        for each in alone
+    ]
+    once, thrice = paired_areas(*alone), paired_areas(*tripled)
+    assert once is not None
+    assert thrice is not None
+    assert thrice.overall.p == pytest.approx(once.overall.p)
+
+
+def test_many_labels_are_adjusted_and_one_without_positives_is_left_out() -> None:
+    generator = np.random.default_rng(0)
+    labels = (generator.random((200, 4)) < 0.4).astype(np.float32)
+    labels[:, 3] = 0
+    weak = generator.normal(size=(200, 4)).astype(np.float32)
+    strong = weak + 3 * labels * np.array([1, 0, 0, 0], np.float32)
+    target = Target("multilabel", tuple("abcd"))
+    one, other = (Predictions(np.arange(200).astype(np.str_), labels, logits, target) for logits in (weak, strong))
+    found = paired_areas(one, other)
+    assert found is not None
+    assert list(found.classes) == ["a", "b", "c"]
+    assert found.adjusted["a"] < 0.001
+    assert found.adjusted["b"] == 1
+    assert found.overall.value == pytest.approx(found.classes["a"].value / 3)

@@ -23,7 +23,8 @@ def compare_runs(runs: RunsArgument, flags: Flags) -> None:
     """Compare runs by one figure of their evaluations.
 
     The intervals are those of each run alone; two that overlap may still differ. `--paired` judges every run against
-    the first on the cases both predicted, drawing the same patients for both: the interval of the difference.
+    the first on the cases both predicted, drawing the same patients for both: the interval of the difference. Areas
+    under the ROC curve are also compared as DeLong does (by patient), per class or label with Holm's adjustment.
 
     Examples:
         medcli runs compare runs/A runs/B --metric auc
@@ -62,6 +63,7 @@ def compare_runs(runs: RunsArgument, flags: Flags) -> None:
                 "run": run,
                 "minus": runs[0],
                 **{name: getattr(one, name) for name in ("value", "low", "high", "n", "patients", "left_out")},
+                **({} if one.areas is None else {"delong": one.areas.to_dict()}),
             }
             for run, one in zip(runs[1:], differences, strict=False)
         ],
@@ -134,15 +136,24 @@ def _comparison(
     parts = [output.table(("run", "architecture", f"{metric} on {split}", "95 % interval", "cases"), rows)]
     if differences:
         first = figures[0].run
+        areas = any(one.areas is not None for one in differences)
         parts += [
             "",
             output.table(
-                (f"minus {first.name}", "difference", "95 % interval", "common cases", "patients"),
+                (
+                    f"minus {first.name}",
+                    "difference",
+                    "95 % interval",
+                    *(["p (DeLong)"] if areas else []),
+                    "common cases",
+                    "patients",
+                ),
                 [
                     (
                         str(figure.run),
                         f"{one.value:+.4f}",
                         f"[{one.low:+.4f}, {one.high:+.4f}]" if math.isfinite(one.low) else "-",
+                        *([_p_text(one)] if areas else []),
                         one.n,
                         one.patients,
                     )
@@ -153,4 +164,13 @@ def _comparison(
         for figure, one in zip(figures[1:], differences, strict=True):
             if one.left_out:
                 parts.append(f"{figure.run}: {one.left_out} cases that only one of the two has were left out")
+            if one.areas is not None and one.areas.classes:
+                apart = [name for name, p in one.areas.adjusted.items() if p < 0.05]
+                which = ", ".join(f"{name} ({one.areas.classes[name].value:+.4f})" for name in apart) or "none"
+                parts.append(f"{figure.run}: areas that differ (DeLong, p < 0.05 after Holm): {which}")
     return "\n".join(parts)
+
+
+def _p_text(one: Difference) -> str:
+    p = math.nan if one.areas is None else one.areas.overall.p
+    return "-" if math.isnan(p) else "<0.0001" if p < 0.0001 else f"{p:.4f}"
