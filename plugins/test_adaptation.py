@@ -59,3 +59,20 @@ def test_strategies_do_what_they_say(run_cli: RunCli, tmp_path: Path, name: str,
         assert not own or any(not np.array_equal(before[key], after[key]) for key in own), block["name"]
     learnt = sum(not np.array_equal(before[key], after[key]) for key in before if key.startswith("backbone."))
     assert learnt > 0.5 * sum(key.startswith("backbone.") for key in before)
+
+
+@pytest.mark.parametrize(("name", "size"), NETWORKS)
+def test_adapters_learn_and_nothing_else_does(run_cli: RunCli, tmp_path: Path, name: str, size: int) -> None:
+    base = (*DATA, "--image-size", str(size), "--epochs", "1")
+    ok(run_cli("train", name, *base, "--lr", "1e-3", "--out", tmp_path / "base", in_process=True))
+    targets = ("--targets", "mlp") if name == "echo" else ()
+    ok(run_cli("lora", tmp_path / "base", *targets, "--rank", "2", *base, "--out", tmp_path / "lora", in_process=True))
+    assert not (tmp_path / "lora" / "model.safetensors").exists()
+    kept = load_file(tmp_path / "lora" / "adapter" / "adapter_model.safetensors")
+    assert all("lora_" in key or "medcli_head" in key for key in kept)
+    assert any(np.abs(tensor).max() > 0 for key, tensor in kept.items() if "lora_B" in key), "nothing was learnt"
+    assert not [key for key in kept if "patch_embed" in key or "projection" in key]
+    judged = ok(run_cli("evaluate", tmp_path / "lora", "--bootstrap", "0", "--json", in_process=True)).json()
+    again = (*DATA[:2], "--limit", "16", "--bootstrap", "0", "--json")
+    ok(run_cli("evaluate", tmp_path / "lora", *again, in_process=True))
+    assert judged["result"]["evaluations"]
