@@ -20,6 +20,7 @@ import numpy.typing as npt
 from medcli.data.tables import is_table
 from medcli.errors import RunFailure, UsageProblem
 from medcli.evaluation.predictions import Predictions, load_predictions, save_predictions
+from medcli.evaluation.scores import probabilities
 from medcli.prediction.foreign import Columns, ReadTable, read_prediction_table
 
 __all__ = ["read_any", "write_any", "write_prediction_table"]
@@ -59,11 +60,16 @@ def write_any(path: str, predictions: Predictions, *, overwrite: bool = False) -
 def write_prediction_table(path: str | os.PathLike[str], predictions: Predictions) -> None:
     """Write our own layout; reading it back gives the same labels and logits to the last digit.
 
+    Calibrated predictions are written as `prob_CLASS` columns: a table cannot say how its scores came about, and
+    probabilities are what a reader will take them for.
+
     Raises:
         RunFailure: the file cannot be written.
     """
     target = predictions.target
-    labels, logits = predictions.labels, predictions.logits
+    kind = "prob" if predictions.calibrated else "logit"
+    labels = predictions.labels
+    logits = probabilities(predictions) if predictions.calibrated else predictions.logits
     header = ["id"]
     cells: list[Sequence[str]] = [[str(name) for name in predictions.ids]]
     if target.task == "multilabel":
@@ -80,11 +86,11 @@ def write_prediction_table(path: str | os.PathLike[str], predictions: Prediction
     if target.task == "multioutput":
         for index, output in enumerate(target.outputs):
             for position, name in enumerate(output.classes):
-                header.append(f"logit_{output.name}/{name}")
+                header.append(f"{kind}_{output.name}/{name}")
                 cells.append([repr(float(str(value))) for value in logits[:, index, position]])
     else:
         for index, name in enumerate(target.class_names):
-            header.append(f"logit_{name}")
+            header.append(f"{kind}_{name}")
             # The shortest text of the stored type, so that float32 stays short and is read back exactly.
             cells.append([str(value) for value in logits[:, index]])
     if predictions.patients is not None:
