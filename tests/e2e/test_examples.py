@@ -148,6 +148,13 @@ def write_predictions(root: Path) -> None:
         root / "predictions.npz", Predictions(ids, labels, logits, Target("binary", ("no", "yes")), split="test")
     )
     random = np.random.default_rng(5)
+    for split in ("val", "test"):
+        drawn = random.normal(size=(200, 2))
+        truth = (random.random(200) < 1 / (1 + np.exp(drawn[:, 0] - drawn[:, 1]))).astype(np.int64)
+        names = np.array([f"{split}{n}" for n in range(200)])
+        save_predictions(
+            root / f"{split}.npz", Predictions(names, truth, drawn, Target("binary", ("no", "yes")), split=split)
+        )
     rows = ["Image Index,Patient ID,Patient Gender,Effusion,Mass,prob_Effusion,prob_Mass"]
     for number in range(60):
         first, second = random.random(2)
@@ -201,6 +208,25 @@ def publish(hub: FakeHub) -> None:
         hub.put(f"timm/{repository}", "model.safetensors", weights)
 
 
+def swell(folder: Path) -> None:
+    """Repeat the stored predictions of a tiny run, with some noise, until there are enough to calibrate on."""
+    from dataclasses import replace
+
+    from medcli.evaluation.predictions import load_predictions, save_predictions
+
+    random = np.random.default_rng(6)
+    for split in ("val", "test"):
+        one = load_predictions(folder / f"{split}.npz")
+        rows = np.arange(60) % len(one)
+        logits = one.logits[rows] + random.normal(size=(60, 2)).astype(np.float32)
+        ids = np.array([f"{one.ids[row]}-{n}" for n, row in enumerate(rows)])
+        patients = None if one.patients is None else np.array([f"{split}{n}" for n in range(60)])
+        save_predictions(
+            folder / f"{split}.npz",
+            replace(one, ids=ids, labels=one.labels[rows], logits=logits, patients=patients, features=None),
+        )
+
+
 def train_runs(root: Path) -> None:
     """Three finished runs on `xrays/`, one of them twice, one that was stopped after its first epoch, and a search."""
     from medcli.training import loop
@@ -220,6 +246,7 @@ def train_runs(root: Path) -> None:
         done = cli(*words, "--image-size", "32", "--epochs", "1", "--workers", "0", "--limit", "8", in_process=True)
         assert done.code == 0, done.stderr
     shutil.copytree(root / "runs/A", root / "runs/NAME")
+    swell(root / "runs/NAME/predictions")
     shutil.copytree(root / "runs/A", root / "experiments/runs/first")
     original = loop.learn_epoch
 
