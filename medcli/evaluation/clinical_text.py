@@ -107,7 +107,8 @@ def deferral_text(section: SelectiveSection, *, verbose: bool) -> str:
 def _referral_table(one: Selective, decided: str) -> str:
     asked = one.threshold is not None
     how = f" ({decided})" if decided else ""
-    title = f"if the least sure answers go to a reader: {one.errors} of {one.n} answers are wrong{how}"
+    reader = "a reader who overlooks nothing" if asked else "a reader"
+    title = f"if the least sure answers go to {reader}: {one.errors} of {one.n} answers are wrong{how}"
     columns = ["referred", "kept", "errors kept", "error rate of kept"]
     patients = one.table[0].kept_patients is not None
     if asked:
@@ -139,9 +140,10 @@ def _error_line(one: Selective) -> str:
 
 def _label_table(questions: Sequence[Selective], decided: str) -> str:
     how = f"; {decided}" if decided else ""
-    title = f"if the least sure answers of each label go to a reader ({percent(_SHOWN)} of them{how})"
     asked = any(one.threshold is not None for one in questions)
-    columns = ["label" if asked else "output", "errors", "AUROC of errors"]
+    whose, reader = ("label", "a reader who overlooks nothing") if asked else ("output", "a reader")
+    title = f"if the least sure answers of each {whose} go to {reader} ({_SHOWN:.0%} of them{how})".replace("%", " %")
+    columns = [whose, "errors", "AUROC of errors"]
     if asked:
         columns += ["found or referred", "missed"]
     rows = []

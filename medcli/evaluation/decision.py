@@ -20,8 +20,8 @@ __all__ = ["CONVENTION", "GRID", "DecisionCurve", "decision_curve"]
 
 Floats = npt.NDArray[np.float64]
 
-GRID: Floats = np.arange(1, 100) / 100
-"""Probabilities at which one acts, 0.01 to 0.99."""
+GRID: Floats = np.concatenate([[0.001, 0.002, 0.005], np.arange(1, 100) / 100])
+"""Probabilities at which one acts: 0.01 to 0.99, and a few below for rare findings."""
 
 CONVENTION = (
     "net benefit: true positives/n - false positives/n x p/(1-p), acting from probability p on; 95 % Wald intervals, "
@@ -86,8 +86,8 @@ class DecisionCurve:
                 {
                     "threshold": float(at),
                     "model": float(model),
-                    "low": float(model - 1.96 * error),
-                    "high": float(model + 1.96 * error),
+                    "low": finite(model - 1.96 * error),
+                    "high": finite(model + 1.96 * error),
                     "treat_all": float(everyone),
                     "treat_none": 0.0,
                 }

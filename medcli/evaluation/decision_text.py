@@ -22,8 +22,8 @@ def decision_text(curves: Sequence[DecisionCurve], calibrated: str, *, verbose: 
             "(`medcli calibrate` makes probabilities of them)"
         )
     title = (
-        f"decision curve, scores calibrated by {calibrated}: net benefit per 1000 cases "
-        "(true positives less false alarms times the odds of the threshold)"
+        "decision curve: net benefit per 1000 cases (true positives less false alarms times the threshold's odds)\n"
+        f"scores calibrated: {calibrated}"
     )
     if len(curves) == 1:
         text = f"{title}\n{_curve(curves[0])}"
@@ -36,9 +36,9 @@ def decision_text(curves: Sequence[DecisionCurve], calibrated: str, *, verbose: 
             [
                 one.name,
                 percent(one.prevalence),
-                "nowhere" if math.isnan(low) else f"{low:.0%} to {high:.0%}",
-                f"{float(one.thresholds[at]):.0%}",
-                f"{1000 * one.model[at]:.1f} [{_end(one, at, -1)}, {_end(one, at, 1)}]",
+                "nowhere" if math.isnan(low) else f"{_threshold(low)} to {_threshold(high)}",
+                _threshold(float(one.thresholds[at])),
+                _model(one, at),
                 f"{1000 * max(0.0, float(one.treat_all[at])):.1f}",
             ]
         )
@@ -55,8 +55,8 @@ def _curve(one: DecisionCurve) -> str:
         at = one.at(threshold)
         rows.append(
             [
-                f"{threshold:.0%}",
-                f"{1000 * one.model[at]:.1f} [{_end(one, at, -1)}, {_end(one, at, 1)}]",
+                _threshold(threshold),
+                _model(one, at),
                 f"{1000 * one.treat_all[at]:.1f}",
                 "0",
             ]
@@ -64,12 +64,17 @@ def _curve(one: DecisionCurve) -> str:
     return aligned(["acting from", "model", "everyone", "no one"], rows, left=0)
 
 
-def _end(one: DecisionCurve, at: int, sign: int) -> str:
-    return f"{1000 * (one.model[at] + sign * 1.96 * one.error[at]):.1f}"
+def _model(one: DecisionCurve, at: int) -> str:
+    value, reach = 1000 * float(one.model[at]), 1960 * float(one.error[at])
+    return f"{value:.1f}" + ("" if math.isnan(reach) else f" [{value - reach:.1f}, {value + reach:.1f}]")
 
 
 def _useful(one: DecisionCurve) -> str:
     low, high = one.useful
     if math.isnan(low):
         return "nowhere better, beyond chance, than acting on everyone or on no one"
-    return f"better, beyond chance, than acting on everyone or on no one from {low:.0%} to {high:.0%}"
+    return f"better, beyond chance, than acting on everyone or on no one from {_threshold(low)} to {_threshold(high)}"
+
+
+def _threshold(value: float) -> str:
+    return f"{100 * value:.3g} %"

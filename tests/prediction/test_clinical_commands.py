@@ -113,7 +113,7 @@ def test_calibrated_predictions_have_decision_curves(medcli: RunCli, tmp_path: P
     save_predictions(tmp_path / "calibrated.npz", binary(3, 400, "temperature, fitted on val"))
     found = sections(medcli, "calibrated.npz")["decision_curves"]
     assert found["refused"] is None
-    assert len(found["curves"][0]["points"]) == 99
+    assert len(found["curves"][0]["points"]) == 102
     save_predictions(tmp_path / "raw.npz", binary(4))
     code, _, err = run(
         medcli, "evaluate", "calibrated.npz", "--operating-point", "sens=0.9", "--choose-on", "raw.npz", *QUICK
