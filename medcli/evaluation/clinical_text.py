@@ -71,7 +71,7 @@ def operating_text(points: Sequence[OperatingPoint], chosen_on: str, same: bool,
             *([point.name] if named else []),
             str(point.rule),
             percent(one.prevalence),
-            *(f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in (one.ppv, one.npv)),
+            *(_span_text(*worth) for worth in (one.ppv, one.npv)),
         ]
         for point in points
         for one in point.at
@@ -128,13 +128,11 @@ def _referral_table(one: Selective, decided: str) -> str:
 
 
 def _error_line(one: Selective) -> str:
-    low, high = one.auroc.interval
-    interval = "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
     if math.isnan(one.auroc.value):
         return "no errors to find" if not one.errors else "every answer is wrong: no ranking helps"
     return (
-        f"uncertainty finds errors: AUROC {one.auroc.value:.3f}{interval}, AUPR {one.values['aupr_error']:.3f} "
-        f"(by chance {one.values['risk']:.3f}); AUGRC {one.values['augrc']:.4f}"
+        f"uncertainty finds errors: AUROC {_span_text(one.auroc.value, *one.auroc.interval)}, "
+        f"AUPR {one.values['aupr_error']:.3f} (by chance {one.values['risk']:.3f}); AUGRC {one.values['augrc']:.4f}"
     )
 
 
@@ -149,9 +147,8 @@ def _label_table(questions: Sequence[Selective], decided: str) -> str:
     rows = []
     for one in questions[:_MOST_LABELS]:
         before, after = one.table[0], _row_at(one, _SHOWN)
-        low, high = one.auroc.interval
-        interval = "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
-        cells = [one.name, f"{one.errors} → {after.risk.count}", f"{number(one.auroc.value)}{interval}"]
+        area = _span_text(one.auroc.value, *one.auroc.interval)
+        cells = [one.name, f"{one.errors} → {after.risk.count}", area]
         if asked:
             cells.append(f"{number(_value(before.found))} → {number(_value(after.found))}")
             cells.append(f"{before.missed} → {after.missed}")
@@ -264,8 +261,7 @@ def subgroup_text(one: Subgroups, *, verbose: bool) -> str:
             mean = "-"
             if name in one.means:
                 area, _ = one.means[name]
-                low, high = area.interval
-                mean = f"{number(area.value)}" + ("" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]")
+                mean = _span_text(area.value, *area.interval)
             rows.append([name, str(n), "-" if patients is None else str(patients), mean, str(withheld)])
         common = next((count for _, count in one.means.values()), 0)
         columns = ["group", "cases", "patients", f"mean AUC of {common} labels", "labels withheld"]
@@ -304,11 +300,15 @@ def _group_cells(row: GroupRow) -> list[str]:
         return [row.group, "withheld", *["-"] * (len(_GROUP_COLUMNS) - 1)]
     area = "-"
     if row.area is not None:
-        low, high = row.area.interval
-        area = number(row.area.value) + ("" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]")
+        area = _span_text(row.area.value, *row.area.interval)
     events = "-" if row.sensitivity is None else str(row.events)
     shares = [share_text(one) for one in (row.sensitivity, row.specificity, row.accuracy)]
     return [row.group, str(row.n), events, area, *shares, number(row.expected, 2), number(row.slope, 2)]
+
+
+def _span_text(value: float, low: float, high: float) -> str:
+    """A value with its interval, as far as they are defined."""
+    return number(value) + ("" if math.isnan(low) else f" [{number(low)}, {number(high)}]")
 
 
 def _threshold_text(value: float) -> str:
