@@ -47,8 +47,9 @@ def draw_reliability(result: CalibrationResult, path: Path) -> None:
         first, last = column == 0, index + columns >= len(pairs)
         _panel(axes, old, new, result, several)
         _histogram(below, old, new, axes.get_xlim()[1])
-        if first:
+        if first or not several:
             axes.set_ylabel(_event(result, new), fontsize=9)
+        if first:
             below.set_ylabel("cases", fontsize=8)
         if last:
             below.set_xlabel(_claim(result, new), fontsize=9)

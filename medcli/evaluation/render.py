@@ -107,7 +107,7 @@ def _heading(evaluation: Evaluation) -> str:
     lines.append(
         f"calibrated: {evaluation.calibrated}"
         if evaluation.calibrated
-        else "scores of the model itself, not calibrated"
+        else "scores as they are, not calibrated by medcli"
     )
     if evaluation.resamples:
         unit = "patients" if evaluation.patients is not None else "images"

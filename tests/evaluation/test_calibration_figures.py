@@ -25,6 +25,7 @@ from medcli.evaluation.reliability import chance_ece, reliability_curve
 from medcli.evaluation.resampling import centred_interval
 from medcli.evaluation.scores import softmax
 from medcli.evaluation.weak_calibration import weak_calibration
+from medcli.prediction.foreign import Columns, read_prediction_table
 from medcli.settings.groups import EvaluationSettings
 
 NONE = EvaluationSettings(bootstrap=0)
@@ -245,3 +246,18 @@ def test_predictions_of_different_models_are_refused() -> None:
     with pytest.raises(UsageProblem) as caught:
         calibrate("platt", val, blank, settings=NONE)
     assert caught.value.code == "no-labels"
+
+
+@pytest.mark.slow
+def test_real_predictions_become_calibrated_without_their_own_patients(shared_data: Path) -> None:
+    table = shared_data / "data/nih_chexnet_predictions/chexnet_testset_probs_and_labels.csv.gz"
+    columns = Columns(identifier="Image Index", probabilities="prob_*", patient="Patient ID")
+    predictions = read_prediction_table(str(table), columns).predictions
+    result = calibrate("beta", predictions, settings=NONE)
+    assert (result.after.n, result.after.patients) == (22433, 6187)
+    for before, after in zip(result.before.parts, result.after.parts, strict=True):
+        assert after.figures["slope"].value == pytest.approx(1, abs=0.03), after.name
+        assert after.figures["intercept"].value == pytest.approx(0, abs=0.02), after.name
+        assert abs(before.figures["slope"].value - 1) > 0.05
+    assert result.after.figures["ece_width"].value < 0.3 * result.before.figures["ece_width"].value
+    assert result.after.figures["nll"].value < result.before.figures["nll"].value
