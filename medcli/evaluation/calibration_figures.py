@@ -374,6 +374,8 @@ def _means(parts: Sequence[Part], task: str) -> tuple[dict[str, Figure], dict[st
         if all(name in part.draws and len(part.draws[name]) for part in having):
             means[name] = np.mean([part.draws[name] for part in having], axis=0)
             low, high, failed = _interval(name, value, means[name])
-        phrase = having[0].figures[name].convention.removeprefix("mean over labels of ")
+        phrase = (
+            having[0].figures[name].convention.removeprefix("mean over labels").removeprefix(" of ").removeprefix(", ")
+        )
         figures[name] = Figure(name, value, low, high, failed, f"mean over {len(having)} {what}: {phrase}")
     return figures, means

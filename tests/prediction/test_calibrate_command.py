@@ -282,3 +282,16 @@ def test_a_foreign_table_of_labels(medcli: RunCli, tmp_path: Path) -> None:
     assert "one class" in hernia["note"]
     before, after = (result[when]["parts"][0]["figures"]["intercept"]["value"] for when in ("before", "after"))
     assert abs(after) < abs(before) / 3
+
+
+def test_raw_is_refused_where_there_is_no_run(medcli: RunCli, tmp_path: Path) -> None:
+    save_predictions(tmp_path / "val.npz", drawn("val", 0))
+    (tmp_path / "one.csv").write_text("image,label\na.png,0\n")
+    for words in (
+        ["evaluate", "val.npz", "--raw"],
+        ["evaluate", "resnet18", "--weights", "w.pth", "--data", "one.csv", "--raw"],
+        ["predict", "resnet18", "a.png", "--weights", "w.pth", "--raw"],
+    ):
+        code, _, err = run(medcli, *words)
+        assert code == 2
+        assert "--raw" in err

@@ -139,6 +139,9 @@ def _model(source: str, resolved: Resolved, output: Output) -> LoadedModel:
     if not Path(source).exists() and _is_architecture(source):
         from medcli.prediction.published import load_published
 
+        if resolved.origin("raw").layer == "flag":
+            what = "`--raw` does without the calibrator of a run, and an architecture has none"
+            raise UsageProblem(what, where="--raw", hint="leave it out", code="no-calibrator")
         published = load_published(source, data=resolved.group(DataSettings), model=resolved.group(ModelSettings))
         output.note(f"weights: {published.summary}")
         return published.model
