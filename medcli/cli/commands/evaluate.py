@@ -205,6 +205,7 @@ def _of_architecture(source: str, resolved: Resolved, output: Output) -> Judgeme
             hint=f"{problem.hint}; `medcli runs list` shows the runs here",
             code="missing-path",
         ) from None
+    _refuse(resolved, ("raw",), "does without the calibrator of a run, and an architecture has none", "no-calibrator")
     joined = ("id_column",) if resolved.values["by_table"] else ()
     _refuse(resolved, [name for name in _FOREIGN if name not in joined], "reads another tool's table", "not-a-table")
     if not resolved.values["data"]:
