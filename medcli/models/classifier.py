@@ -72,6 +72,7 @@ class Classifier(nn.Module):
             else Head(self.feature_dim, target, head_kind, dropout=dropout, norm=head_norm)
         )
         self._frozen: frozenset[int] = frozenset()
+        self.keep_statistics = False
         self.origin: Origin | None = None
         self.adapters: Adapters | None = None
 
@@ -321,10 +322,11 @@ class Classifier(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Training mode, except for the frozen blocks: these stay in eval, so that their buffers never change.
 
-        Beside adapters no batch statistics are gathered, because an adapter does not store them.
+        Beside adapters no batch statistics are gathered, because an adapter does not store them; nor where
+        `keep_statistics` says so.
         """
         super().train(mode)
-        if mode and self.adapters is not None:
+        if mode and (self.adapters is not None or self.keep_statistics):
             for module in self.backbone.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()

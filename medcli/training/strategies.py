@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from medcli.errors import UsageProblem
 from medcli.models.classifier import Classifier
@@ -64,8 +65,18 @@ class Tuning:
     steps: int
     notes: tuple[str, ...] = ()
 
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether BatchNorm goes on with the statistics it came with.
+
+        The head of `lp-ft` is fitted to features under these; under those of a batch it would see others, and the first
+        steps would undo the probe (training losses of 26 instead of 1 were seen).
+        """
+        return self.strategy == "lp-ft"
+
     def begin_epoch(self, classifier: Classifier, epoch: int) -> None:
         """Freeze and release blocks as the epoch (0-based) wants it."""
+        classifier.keep_statistics = self.keeps_statistics
         frozen = frozenset(index for index, block in enumerate(self.blocks[:-1]) if block.rate(epoch) is None)
         if classifier.frozen != frozen:
             classifier.freeze_groups(frozen)
@@ -129,6 +140,9 @@ def plan_tuning(classifier: Classifier, strategy: StrategySettings, training: Tr
             rates = _rates(strategy, training.lr, depth, joining.get(group.stage))
         parameters = sum(counts[name] for name in group.parameters)
         blocks.append(Block(group.name, group.stage, depth, parameters, group.parameters, rates))
+    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in classifier.backbone.modules())
+    if strategy.strategy == "lp-ft" and norms:
+        notes.append("lp-ft: BatchNorm keeps the statistics that the head is fitted to")
     never = sorted({block.stage for block in blocks if not block.rates})
     if never and strategy.strategy not in {"frozen", "knn"}:
         notes.append(f"stages {', '.join(map(str, never))} of {stages} never learn")

@@ -243,3 +243,19 @@ def test_the_table_adds_up() -> None:
     assert sum(int(line.split("  ")[-2].strip().replace(",", "")) for line in text.splitlines()[1:]) == total
     with pytest.raises(UsageProblem, match="cannot be frozen"):
         plan_tuning(classifier, settings("full"), TrainingSettings(freeze_layers=99), 2)
+
+
+def test_lp_ft_moves_weights_and_keeps_the_statistics_of_its_probe() -> None:
+    classifier = network("resnet18")
+    training = TrainingSettings(lr=1e-2, weight_decay=0.0)
+    tuning = plan_tuning(classifier, settings("lp-ft"), training, 2)
+    before = snapshot(classifier)
+    learn(classifier, tuning, training)
+    moved = changed(classifier, before)
+    buffers = {f"backbone.{name}" for name, _ in classifier.backbone.named_buffers()}
+    assert not moved & buffers
+    for group in classifier.layer_groups():
+        assert moved & set(group.parameters), group.name
+    assert "lp-ft: BatchNorm keeps the statistics" in tuning.notes[0]
+    learn(classifier, plan_tuning(classifier, settings("full"), training, 2), training)
+    assert changed(classifier, before) & buffers, "full fine-tuning gathers statistics"
