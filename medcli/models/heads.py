@@ -104,10 +104,10 @@ def _padded(raw: torch.Tensor, counts: tuple[int, ...]) -> torch.Tensor:
 def decode(raw: torch.Tensor, target: Target, kind: HeadKind = "linear") -> torch.Tensor:
     """Raw outputs of a head -> the logits that are stored, float32, shape [B, *target.logits_shape].
 
-    The outputs of a linear head, and of neighbours, are logits already. Ordinal heads become log class probabilities, in log space throughout:
-    corn chains P(y > k | y > k-1) = sigmoid(raw_k), so that log P(y = k) is sum_{j<k} log sigmoid(raw_j) plus
-    log sigmoid(-raw_k); coral has P(y > k) = sigmoid(raw_k), whose differences factor as
-    sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)).
+    The outputs of a linear head, and of neighbours, are logits already. Ordinal heads become log class probabilities,
+    in log space throughout: corn chains P(y > k | y > k-1) = sigmoid(raw_k), so that log P(y = k) is
+    sum_{j<k} log sigmoid(raw_j) plus log sigmoid(-raw_k); coral has P(y > k) = sigmoid(raw_k), whose differences factor
+    as sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)).
     """
     raw = raw.float()
     if kind in {"linear", "knn"}:

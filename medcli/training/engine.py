@@ -222,7 +222,8 @@ def refuse_lone_images(classifier: Classifier, batches: Batches, plan: Plan, sha
         UsageProblem: a normalisation layer over the batch meets a single number per channel.
     """
     most = min(batches.images, plan.compute.batch_size)
-    if share.width(most, plan.compute.batch_size) > 1:
+    # Only several processes repeat images to fill their shares up.
+    if (most if share.of == 1 else share.width(most, plan.compute.batch_size)) > 1:
         return
     preprocessing = plan.preprocessing
     image = torch.zeros(1, preprocessing.channels, preprocessing.image_size, preprocessing.image_size)

@@ -166,7 +166,8 @@ def test_in_order_gives_every_image_once_and_rows_say_which_come() -> None:
     assert batches.images == 8
     whole = batches.in_order()
     assert [batch.index.tolist() for batch in whole.epoch(5)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
-    assert batches.images == 8 and batches.rows(2)[0].tolist() != [0, 1, 2, 3]
+    assert batches.images == 8
+    assert batches.rows(2)[0].tolist() != [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("cache", ["memory", "disk", "off"])

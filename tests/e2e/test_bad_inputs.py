@@ -368,7 +368,11 @@ SETTINGS: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("--arch-opt", ("--arch-opt", "foo=1"), ("no option `foo`", "--arch-opt")),
     ("--arch-opt form", ("--arch-opt", "foo"), ("not KEY=VALUE",)),
     ("--weights", ("--weights", "no.safetensors"), ("no weight file `no.safetensors`", "--weights")),
-    ("--pretrained", ("--pretrained",), ("not in the local cache", "--pretrained", "--weights FILE")),
+    (
+        "--pretrained",
+        ("--pretrained",),
+        ("are not on this machine", "medcli models fetch", "--pretrained", "--weights FILE"),
+    ),
     ("--init-from", ("--init-from", "norun"), ("no run `norun`", "--init-from")),
     ("--positive-class", ("--positive-class", "x"), ("`--positive-class x` is not one of the classes `0`, `1`",)),
     ("--in-channels", ("--in-channels", "2"), ("must be 1 or 3",)),

@@ -51,7 +51,8 @@ CHEAPER = {
     "medcli evaluate densenet121 --weights densenet121.safetensors --class-names NORMAL,PNEUMONIA --task binary "
     "--data xrays/ --ten-crop": "--image-size 32 --limit 4",
     "medcli search resnet18 --data breastmnist.npz --trials 30 --epochs 20": f"{SMALL} --trials 1",
-    "medcli search resnet18 --strategy layerwise --data xrays/ --pruner hyperband --timeout 7200": f"{SMALL} --trials 1",
+    "medcli search resnet18 --strategy layerwise --data xrays/ --pruner hyperband --timeout 7200": f"{SMALL} "
+    "--trials 1",
     "medcli search resnet18 --data breastmnist.npz --space space.toml --dry-run": AS_WRITTEN,
     "medcli search resnet18 --data breastmnist.npz --storage study.log --trials 100": f"{SMALL} --trials 1",
     "medcli search --resume runs/20261121T101500Z-search-resnet18-1a2b --trials 60": "--trials 2",
@@ -69,8 +70,9 @@ AFTER = {
         "medcli models fetch resnet18",
     ),
     "medcli models verify resnet18 --weights in1k --json": "medcli models fetch resnet18",
-    "medcli search resnet18 --strategy layerwise --data xrays/ --pruner hyperband --timeout 7200": "medcli models fetch "
-    "resnet18",
+    "medcli search resnet18 --strategy layerwise --data xrays/ --pruner hyperband --timeout 7200": (
+        "medcli models fetch resnet18"
+    ),
 }
 COSTLY = ("medcli train ", "medcli finetune ", "medcli lora ", "medcli search ", "medcli data synth ")
 
