@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["DisplayTraining", "LineTraining", "SilentTraining", "duration", "epoch_line"]
+__all__ = ["DisplayTraining", "LineTraining", "duration", "epoch_line"]
 
 LOSS_NAMES = ("train_loss", "loss")
 
@@ -49,31 +49,6 @@ def epoch_line(
     left = f", {duration(remaining)} left of {epochs} epochs" if epoch + 1 < epochs else ""
     parts.append(f"{duration(elapsed)} elapsed{left}")
     return "  ".join(parts)
-
-
-class SilentTraining:
-    """Says nothing."""
-
-    def start(self, *, epochs: int, steps: int, images: int, first_epoch: int) -> None:
-        pass
-
-    def step(self, *, epoch: int, step: int, loss: float, images: int) -> None:
-        pass
-
-    def epoch(
-        self,
-        *,
-        epoch: int,
-        metrics: Mapping[str, float],
-        monitor: str,
-        best: bool,
-        seconds: float,
-        images_per_second: float,
-    ) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
 
 
 class LineTraining:

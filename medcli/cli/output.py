@@ -177,14 +177,15 @@ class Output:
 
     def training_progress(self) -> TrainingProgress:
         """A display on a terminal, one line per epoch elsewhere; silence under `-q`, and `--json` without `-v`."""
-        from medcli.cli.display import DisplayTraining, LineTraining, SilentTraining
+        from medcli.cli.display import DisplayTraining, LineTraining
+        from medcli.training.progress import NoProgress
 
         if self.settings.quiet:
-            return SilentTraining()
+            return NoProgress()
         if self._live():
             return DisplayTraining(self.stderr, colour=self._colour())
         if self.settings.json and not self.settings.verbose:
-            return SilentTraining()
+            return NoProgress()
         return LineTraining(lambda text: write_line(self.stderr, text))
 
     def progress(self, what: str, total: int) -> Callable[[int], None]:

@@ -96,8 +96,8 @@ def test_the_display_keeps_the_lines_and_names_speed_and_time(monkeypatch: pytes
         ({}, True, "DisplayTraining"),
         ({}, False, "LineTraining"),
         ({"no_progress": True}, True, "LineTraining"),
-        ({"quiet": True}, True, "SilentTraining"),
-        ({"json": True}, False, "SilentTraining"),
+        ({"quiet": True}, True, "NoProgress"),
+        ({"json": True}, False, "NoProgress"),
         ({"json": True, "verbose": True}, False, "LineTraining"),
     ],
 )
