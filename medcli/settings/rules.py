@@ -311,7 +311,7 @@ _LEARNT = ("resume", "extend", "init_from", "accept_data_change", "monitor")
 """Settings of training that act without any training."""
 
 _INERT_PARTS: Mapping[str, tuple[str, ...]] = {
-    "frozen": ("drop_path", "freeze_layers", "grad_checkpointing", "mixup", "cutmix"),
+    "frozen": ("drop_path", "freeze_layers", "grad_checkpointing"),
     "knn": (
         *(field.name for field in fields_of(TrainingSettings) if field.name not in _LEARNT),
         *("dropout", "drop_path", "processes"),

@@ -238,9 +238,6 @@ def on_features(prepared: Prepared, *, cache: FeatureCache | None, progress: Pro
         notes.append(f"features found in the cache: {', '.join(found)}")
     if knn:
         notes.append(remember(prepared, rows["train"]))
-    if parts.mixing is not None and not knn:
-        # A typed flag is refused earlier; what a file or preset asks for is at least not dropped unheard.
-        notes.append("frozen: pictures are not mixed (`--mixup`, `--cutmix`), because their features are computed once")
     learnt = FeatureBatches(parts.batches, training, parts)
     return replace(
         prepared,

@@ -143,7 +143,7 @@ def test_a_damaged_cache_is_said(finetune: Callable[..., Outcome], tmp_path: Pat
         (("knn", "--nearest", "25"), "25 neighbours cannot vote among 24 training images"),
         (("knn", "--nearest", "0"), "--nearest"),
         (("frozen", "--drop-path", "0.1"), "`--drop-path` does nothing with `--strategy frozen`"),
-        (("frozen", "--mixup", "0.2"), "`--mixup` does nothing with `--strategy frozen`"),
+        (("frozen", "--mixup", "0.2"), "`--mixup` mixes images, and `--strategy frozen`"),
         (("frozen", "--nearest", "3"), "`--nearest` acts only with `--strategy knn`"),
         (("full", "--feature-views", "3"), "`--feature-views` acts only with `--strategy frozen`"),
         (("frozen", "--feature-views", "3", "--augment", "none"), "`--feature-views` needs an augmentation"),
