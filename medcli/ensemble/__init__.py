@@ -1,0 +1,1 @@
+"""Several trainings or several runs made into one run whose members' disagreement is measured."""
