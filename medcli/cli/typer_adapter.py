@@ -12,31 +12,28 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from medcli.cli.completion import COMPLETE_VARIABLE, Offer, bash_reply, offer, words_of
 from medcli.cli.errors import HelpWanted, Interrupted
-from medcli.cli.help import HelpPage, Row, Section, describe, option_row, render
+from medcli.cli.help import HelpPage, render
 from medcli.cli.options import Flags, Positional
 from medcli.cli.output import write_line
+from medcli.cli.pages import command_page, group_page, is_many, is_negatable, may_be_absent, positionals_of
 from medcli.cli.tree import Command, Group, RootOption, suggestions
 from medcli.cli.typed_values import check, converted
 from medcli.errors import ExitCode, MedcliError, Problems, UsageProblem, nearest
 
 if TYPE_CHECKING:
-    from medcli.settings.commands import CommandSettings
     from medcli.settings.fields import Field
 
 __all__ = ["execute", "foreign_script"]
 
 PROBLEMS = "medcli.problems"
-HELP_ROW = Row("-h, --help", "show this page")
 HELP_NAMES = ["-h", "--help"]
-COMMAND_PANEL = "This command"
 
 
 def execute(program: Group, arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
@@ -151,18 +148,7 @@ class _Lazy(TyperGroup):
         )
 
     def get_help(self, ctx: Any) -> str:
-        rows = tuple(Row(name, summary) for name, summary in self.group.rows())
-        options = tuple(
-            Row(", ".join(item.flags) + (f" {item.metavar}" if item.metavar else ""), item.help)
-            for item in self.group.options
-        )
-        page = HelpPage(
-            usage=f"{ctx.command_path} COMMAND …",
-            description=self.group.description,
-            sections=(Section("Commands", rows), Section("Options", (*options, HELP_ROW))),
-            closing=self.group.closing,
-        )
-        return render(page, _width())
+        return render(group_page(self.group, ctx.command_path), _width())
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _with_plain_help(super().get_params(ctx))
@@ -228,7 +214,7 @@ def _bind_root(parameter: Any, item: RootOption) -> None:
 
 def _leaf(command: Command) -> _Leaf:
     function = command.load()
-    positionals = _positionals(function)
+    positionals = positionals_of(function)
     settings = command.settings()
     fields = settings.fields
     flags_name = _flags_parameter(function)
@@ -264,7 +250,7 @@ def _leaf(command: Command) -> _Leaf:
         _bind_argument(by_name[_inner(name)], kind, mark)
     for name, field in fields.items():
         _bind_option(by_name[name], field)
-    made.page = _page(command.name, settings, function, positionals)
+    made.page = command_page(command)
     return made  # type: ignore[no-any-return]
 
 
@@ -273,44 +259,24 @@ def _inner(name: str) -> str:
     return f"argument_{name}"
 
 
-def _positionals(function: Callable[..., Any]) -> dict[str, tuple[Any, Positional]]:
-    """Parameter name -> (type, how it appears), in the order of the signature."""
-    found: dict[str, tuple[Any, Positional]] = {}
-    for name, annotation in get_type_hints(function, include_extras=True).items():
-        if get_origin(annotation) is Annotated:
-            kind, *marks = get_args(annotation)
-            for mark in marks:
-                if isinstance(mark, Positional):
-                    found[name] = (kind, mark)
-    return found
-
-
 def _flags_parameter(function: Callable[..., Any]) -> str:
     (name,) = [name for name, annotation in get_type_hints(function).items() if annotation is Flags]
     return name
 
 
-def _many(kind: Any) -> bool:
-    return get_origin(kind) is tuple
-
-
-def _may_be_absent(kind: Any, mark: Positional) -> bool:
-    return not mark.required if _many(kind) else NoneType in get_args(kind)
-
-
 def _positional_value(kind: Any, value: Any) -> Any:
-    return tuple(value or ()) if _many(kind) else value
+    return tuple(value or ()) if is_many(kind) else value
 
 
 def _argument(name: str, kind: Any, mark: Positional) -> inspect.Parameter:
-    base: Any = list[str] if _many(kind) else str
+    base: Any = list[str] if is_many(kind) else str
     annotation = Annotated[base | None, typer.Argument(metavar=mark.metavar, help=mark.help)]
     return inspect.Parameter(_inner(name), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _option(field: Field) -> inspect.Parameter:
     base: Any = bool if field.base is bool else str
-    names = [f"{field.flag}/--no-{field.flag[2:]}" if _negatable(field) else field.flag]
+    names = [f"{field.flag}/--no-{field.flag[2:]}" if is_negatable(field) else field.flag]
     if field.option.short:
         names.insert(0, field.option.short)
     kind: Any = list[base] if field.many else base
@@ -318,16 +284,10 @@ def _option(field: Field) -> inspect.Parameter:
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _negatable(field: Field) -> bool:
-    from medcli.settings.groups import OutputSettings
-
-    return field.base is bool and field.group is not OutputSettings
-
-
 def _bind_argument(parameter: Any, kind: Any, mark: Positional) -> None:
     def process(ctx: Any, value: Any) -> Any:
         if value in (None, (), []):
-            if not _may_be_absent(kind, mark) and not ctx.resilient_parsing:
+            if not may_be_absent(kind, mark) and not ctx.resilient_parsing:
                 problem = UsageProblem(
                     f"`{ctx.command_path}` needs {mark.metavar}: {mark.help}",
                     hint=f"`{ctx.command_path} --help`",
@@ -391,44 +351,6 @@ def _show_help(ctx: Any, value: Any) -> Any:
 
 def _width() -> int:
     return min(100, shutil.get_terminal_size((80, 24)).columns)
-
-
-def _page(
-    name: str,
-    settings: CommandSettings,
-    function: Callable[..., Any],
-    positionals: Mapping[str, tuple[Any, Positional]],
-) -> HelpPage:
-    pieces = []
-    arguments = []
-    for kind, mark in positionals.values():
-        shown = f"{mark.metavar}…" if _many(kind) else mark.metavar
-        absent = _may_be_absent(kind, mark)
-        pieces.append(f"[{shown}]" if absent else shown)
-        arguments.append(Row(shown, mark.help))
-    panels: dict[str, list[Row]] = {}
-    for field in settings.fields.values():
-        title = "Options" if field.option.panel == COMMAND_PANEL else field.option.panel
-        panels.setdefault(title, []).append(option_row(field, negatable=_negatable(field)))
-    last = "Output" if "Output" in panels else next(reversed(panels), "Options")
-    panels.setdefault(last, []).append(HELP_ROW)
-    closing = (
-        (
-            "Every option but those that act at once can also stand in `medcli.toml` or in a variable such as "
-            f"`MEDCLI_{next(iter(settings.fields)).upper()}`; `medcli config show` tells what wins.",
-        )
-        if settings.layered
-        else ()
-    )
-    return HelpPage(
-        usage=" ".join(["medcli", name, *pieces, "[OPTIONS]"]),
-        description=describe(function.__doc__),
-        sections=(
-            Section("Arguments", tuple(arguments)),
-            *(Section(title, tuple(rows)) for title, rows in panels.items()),
-        ),
-        closing=closing,
-    )
 
 
 def _typed(ctx: Any) -> dict[str, Any]:
