@@ -1,1 +1,1 @@
-"""What an exported model is on disk, and running it with onnxruntime alone: no torch on the machine that receives it."""
+"""What an exported model is on disk, and running it with onnxruntime alone: no torch on the machine that gets it."""

@@ -1,0 +1,232 @@
+"""The network of a run as an ONNX graph, weights and decoding included, without what comes before and after.
+
+Preprocessing and calibration are graphs of their own (`medcli.export.joining`), because a traced crop of unknown size
+breaks what the network's own checks assume, and because only the network is ever quantised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medcli.bundles.extra import require_onnx
+from medcli.errors import RunFailure, UsageProblem
+from medcli.models.classifier import Classifier
+from medcli.models.heads import decode
+from medcli.models.nearest import SMALLEST_SHARE, NearestHead
+from medcli.runs.directory import writing
+
+if TYPE_CHECKING:
+    from medcli.data.target import Target
+
+__all__ = ["DEFAULT_OPSET", "OPSETS", "Network", "check_opset", "export_onnx", "INLINE_LIMIT", "require_export"]
+
+OPSETS = range(18, 24)
+"""What `torch.onnx` writes as asked; below, it silently writes 18."""
+
+DEFAULT_OPSET = 18
+INLINE_LIMIT = 1_500_000_000
+"""Bytes of weights above which they lie in a file beside the graph: one file of a protocol buffer ends at 2 GiB."""
+
+
+class Network(nn.Module):
+    """A classifier from normalised images to stored logits and pooled features, as a graph can hold it.
+
+    Args:
+        classifier: in eval mode; without adapters (see `Classifier.merge`).
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.backbone = classifier.backbone
+        head: nn.Module = classifier.medcli_head
+        self.head: nn.Module = _Votes(head) if isinstance(head, NearestHead) else head
+        self._target: Target = classifier.target
+        self._kind = classifier.head_kind
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, S, S] -> logits [B, *target.logits_shape], features [B, D]."""
+        features = self.backbone(images)
+        return decode(self.head(features), self._target, self._kind), features
+
+
+class _Votes(nn.Module):
+    """`NearestHead` with the number of neighbours and of voters fixed, which a graph cannot look up."""
+
+    def __init__(self, head: NearestHead) -> None:
+        super().__init__()
+        self.target = head.target
+        self.register_buffer("stored", head.stored.clone())
+        labels = head.labels.nan_to_num(-1).long()
+        self._columns: list[tuple[str, str, int]] = []
+        multilabel = self.target.task == "multilabel"
+        self._classes = 2 if multilabel else self.target.num_classes
+        for column, own in enumerate((labels if labels.ndim == 2 else labels[:, None]).unbind(1)):
+            voters = (own >= 0).nonzero().squeeze(1)
+            self.register_buffer(f"voters{column}", voters)
+            self.register_buffer(f"labels{column}", F.one_hot(own[voters], self._classes).float())
+            self._columns.append((f"voters{column}", f"labels{column}", min(int(head.neighbours), len(voters))))
+
+    def forward(self, features: Tensor) -> Tensor:
+        stored: Tensor = self.stored  # type: ignore[assignment]
+        likeness = F.normalize(features, dim=1) @ stored.T
+        columns = []
+        for voters, labels, count in self._columns:
+            if not count:
+                columns.append(torch.full_like(likeness[:, :1], 1 / self._classes).expand(-1, self._classes))
+                continue
+            nearest = likeness[:, getattr(self, voters)].topk(count).indices
+            columns.append(getattr(self, labels)[nearest].mean(dim=1))
+        share = torch.stack(columns, dim=1)
+        if self.target.task == "multilabel":
+            positive = share[..., 1].clamp(SMALLEST_SHARE, 1 - SMALLEST_SHARE)
+            return positive.log() - (1 - positive).log()
+        raw = share.clamp_min(SMALLEST_SHARE).log()
+        if self.target.task != "multioutput":
+            return raw[:, 0]
+        beyond = torch.zeros(raw.shape[1:], dtype=torch.bool)
+        for position, output in enumerate(self.target.outputs):
+            beyond[position, len(output.classes) :] = True
+        return raw.masked_fill(beyond, float("-inf"))
+
+
+def require_export(where: str | None = None) -> None:
+    """Raises `UsageProblem` naming the extra where a package that writes ONNX is missing."""
+    require_onnx("exporting to ONNX", "onnx", "onnxscript", "onnxruntime", where=where)
+
+
+def check_opset(opset: int) -> None:
+    """Raises `UsageProblem` for an opset that would not be written as asked."""
+    if opset not in OPSETS:
+        raise UsageProblem(
+            f"opset {opset} cannot be written: {OPSETS[0]} to {OPSETS[-1]} can (antialiased resizing begins at 18)",
+            where="--opset",
+            hint=f"`--opset {OPSETS[0] if opset < OPSETS[0] else OPSETS[-1]}`",
+            code="bad-opset",
+        )
+
+
+def export_onnx(
+    classifier: Classifier, path: Path, *, channels: int, image_size: int, opset: int = DEFAULT_OPSET
+) -> None:
+    """Write the network as ONNX: `images` float32 [n, C, S, S], normalised -> `logits`, `features`; n is free.
+
+    Weights lie in `path`, or in `path` + `.data` beside it where they are above `INLINE_LIMIT`.
+
+    Args:
+        classifier: on the CPU, without adapters; left as it is.
+        path: the file.
+        channels: C.
+        image_size: S.
+        opset: of the standard operators, see `OPSETS`.
+
+    Raises:
+        UsageProblem: a package of the extra is missing, or the opset is not one that can be written.
+        RunFailure: the network cannot be traced or has an operator that ONNX lacks (code `not-exportable`), or the file
+            cannot be written.
+    """
+    require_export()
+    check_opset(opset)
+    was_training = classifier.training
+    network = Network(classifier)
+    example = torch.zeros(2, channels, image_size, image_size)
+    try:
+        with quiet_exporter(), torch.inference_mode(False), torch.no_grad():
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=["images"],
+                output_names=["logits", "features"],
+                dynamic_shapes=({0: torch.export.Dim("n")},),
+                verbose=False,
+            )
+    except Exception as error:
+        raise cannot_trace(error) from error
+    finally:
+        classifier.train(was_training)
+    assert program is not None
+    forget_origins(program.model)
+    bulk = sum(tensor.numel() * tensor.element_size() for tensor in (*network.parameters(), *network.buffers()))
+    with writing(path):
+        program.save(str(path), external_data=bulk > INLINE_LIMIT)
+
+
+def forget_origins(model: Any) -> None:
+    """Drop stack traces and names of source files of the machine that exported, which say nothing anywhere else."""
+    for graph in (model.graph, *model.functions.values()):
+        for part in (graph, *graph.all_nodes()):
+            part.doc_string = None
+            part.metadata_props.clear()
+        for value in graph.initializers.values() if hasattr(graph, "initializers") else ():
+            value.metadata_props.clear()
+        for node in graph.all_nodes():
+            for value in node.outputs:
+                value.metadata_props.clear()
+
+
+@contextlib.contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Torch's exporter talks to stdout, to its logger and through warnings; what matters is raised."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch._export", "torch.export")]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        nowhere = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+_OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'|torch\.ops\.([\w.]+)|No ONNX function found for .*?([\w]+\.[\w.]+)")
+_SOURCE = re.compile(r'File "(?:.*[/\\])?([^"/\\]+)", line (\d+), in (\w+)')
+
+
+def cannot_trace(error: BaseException) -> RunFailure:
+    """A sentence that names the operator, or the line of the network that depends on the numbers in the picture."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    texts = [str(one) for one in chain]
+    operator = next((found for text in texts if (found := _OPERATOR.search(text))), None)
+    last = next((line.strip() for line in texts[-1].splitlines() if line.strip()), type(chain[-1]).__name__)
+    if operator is not None and not any("GuardOnDataDependent" in type(one).__name__ for one in chain):
+        name = next(part for part in operator.groups() if part)
+        what = f"the network uses the operator `{name}`, which has no counterpart in ONNX"
+    else:
+        place = _own_line(chain[-1]) or ""
+        what = f"the network cannot be traced{place}: {last[:300]}"
+    return RunFailure(
+        what,
+        hint="`--format safetensors` keeps weights and configuration; `medcli plugins check NAME --only onnx` is for "
+        "the author of the architecture",
+        code="not-exportable",
+    )
+
+
+def _own_line(error: BaseException) -> str | None:
+    """Where the traced network itself was, in the traceback: the last line outside of torch."""
+    import traceback
+
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
+    own = [frame for frame in frames if not frame.filename.endswith(("export/graph.py",))]
+    if not own:
+        return None
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno}, in `{own[-1].name}`)"
