@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-__all__ = ["Ended", "child_environment", "run_jobs", "serve"]
+__all__ = ["Ended", "child_environment", "end_family", "how_it_died", "run_jobs", "serve"]
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _one_child(
                     yield Ended(waiting[0], None, f"it did not end within {timeout:g} s", time.monotonic() - begun)
                     return
                 if line is None:
-                    death = _death(child.wait(), said)
+                    death = how_it_died(child.wait(), said)
                     yield Ended(waiting[0], None, death, time.monotonic() - begun)
                     return
                 event = json.loads(line)
@@ -135,7 +135,7 @@ def _one_child(
                     yield Ended(waiting.pop(0), event["result"], "", time.monotonic() - begun)
                     begun = time.monotonic()
         finally:
-            _kill(child)
+            end_family(child)
             reader.join(timeout=5)
 
 
@@ -147,8 +147,8 @@ def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
     lines.put(None)
 
 
-def _kill(child: subprocess.Popen[str]) -> None:
-    """The child and whatever it started."""
+def end_family(child: subprocess.Popen[str]) -> None:
+    """Kill a child that leads its own session, and whatever it started."""
     if child.poll() is None or os.name == "posix":
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.name == "posix":
@@ -158,7 +158,8 @@ def _kill(child: subprocess.Popen[str]) -> None:
     child.wait()
 
 
-def _death(status: int, said: IO[bytes]) -> str:
+def how_it_died(status: int, said: IO[bytes]) -> str:
+    """One sentence from a child's exit status and the last line of what it `said` on stderr."""
     said.seek(0)
     lines = [line.strip() for line in said.read().decode("utf-8", "replace").splitlines() if line.strip()]
     if status < 0:
