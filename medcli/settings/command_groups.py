@@ -13,12 +13,14 @@ __all__ = [
     "DataCheckSettings",
     "EvaluationSettings",
     "ForeignSettings",
+    "FormatSettings",
     "MethodSettings",
     "ModelListSettings",
     "ModelShowSettings",
     "NewPluginSettings",
     "PluginSettings",
     "RecommendSettings",
+    "ReportSettings",
     "SearchSettings",
     "SynthSettings",
 ]
@@ -61,6 +63,26 @@ class MethodSettings:
         Literal["temperature", "vector", "platt", "beta", "isotonic"] | None,
         Option("how it is done (default of `calibrate`: temperature)", THIS),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatSettings:
+    """In which formats a command writes its result; each command lists its own words."""
+
+    format: Annotated[
+        tuple[Literal["html", "md"], ...],
+        Option("what is written (default of `report`: html)", THIS, "NAME,…"),
+    ] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """What a report holds beside the figures."""
+
+    checklist: Annotated[
+        Literal["tripod-ai", "claim", "none"],
+        Option("reporting checklist whose items are filled in as far as the run knows", THIS),
+    ] = "tripod-ai"
 
 
 @dataclass(frozen=True, kw_only=True)

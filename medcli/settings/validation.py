@@ -79,7 +79,9 @@ def check_layer(layer: Layer, fields: Mapping[str, Field] | None = None) -> dict
     wrong = [
         name
         for name, value in known.items()
-        if own[name].choices != all_fields()[name].choices and value is not None and value not in own[name].choices
+        if own[name].choices != all_fields()[name].choices
+        and value is not None
+        and not all(one in own[name].choices for one in _as_tuple(value))
     ]
     try:
         _settings(Layer(layer.name, known))
