@@ -99,6 +99,7 @@ class Findings:
         effusions: at most one per side.
         pneumothorax: or None.
         heart: factor on the heart's breadth; 1 is this patient's own heart.
+        congestion: fluid overload from 0 (none) to 1 (oedema): full vessels, haze around the hila, thick septa.
     """
 
     consolidations: tuple[Consolidation, ...] = ()
@@ -106,6 +107,7 @@ class Findings:
     effusions: tuple[Effusion, ...] = ()
     pneumothorax: Pneumothorax | None = None
     heart: float = 1.0
+    congestion: float = 0.0
 
 
 HEALTHY = Findings()

@@ -6,6 +6,7 @@ one exposure can be applied to both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,6 +14,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
 from medcli.data.synthetic.anatomy import Floats
+from medcli.data.synthetic.devices import Device
 from medcli.data.synthetic.findings import HEALTHY, Consolidation, Effusion, Findings, Nodule, Pneumothorax
 from medcli.data.synthetic.frame import Frame, ramp
 
@@ -66,12 +68,13 @@ def draw_exposure(rng: np.random.Generator, image: Floats, seed: tuple[int, ...]
     )
 
 
-def attenuation(frame: Frame, findings: Findings = HEALTHY) -> Floats:
+def attenuation(frame: Frame, findings: Findings = HEALTHY, devices: Sequence[Device] = ()) -> Floats:
     """Line integrals through the patient.
 
     Args:
         frame: patient, pose and grid.
         findings: what is wrong.
+        devices: lines and boxes in or on the patient.
 
     Returns:
         float32 [S, S], 0 in air, about 0.5 over lung and 1.1 over the heart.
@@ -80,6 +83,8 @@ def attenuation(frame: Frame, findings: Findings = HEALTHY) -> Floats:
     aerated = frame.lung * (1 - np.float32(0.93) * _heart(frame, findings.heart))
     tissue = np.float32(anatomy.lung_density) * frame.depth
     vessels = _vessels(frame)
+    if findings.congestion:
+        vessels = vessels + _congestion(frame, vessels, findings.congestion)
     if findings.pneumothorax is not None:
         tissue, vessels = _collapse(frame, findings.pneumothorax, tissue, vessels)
     body, chord, below = _body(frame)
@@ -96,7 +101,10 @@ def attenuation(frame: Frame, findings: Findings = HEALTHY) -> Floats:
     image += _bones(frame) + _airways_and_gas(frame, below)
     if anatomy.breast:
         image += _breasts(frame)
-    return np.asarray(np.maximum(image * body, 0), dtype=np.float32)
+    image = image * body
+    for device in devices:
+        image = image + _drawn(frame, device)
+    return np.asarray(np.maximum(image, 0), dtype=np.float32)
 
 
 def develop(image: Floats, exposure: Exposure) -> Floats:
@@ -202,6 +210,16 @@ def _vessels(frame: Frame) -> Floats:
     return total + np.float32(0.13) * np.exp(-hilum)
 
 
+def _congestion(frame: Frame, vessels: Floats, amount: float) -> Floats:
+    """What fluid overload adds to the lung: fuller vessels, most above the hila, and haze that spares the rim."""
+    above = np.float32(0.6) + np.float32(0.6) * ramp(np.float32(-0.05) - frame.y, 0.5)
+    reach = ((frame.away - np.float32(0.27)) / np.float32(0.30)) ** 2 + (
+        (frame.y - np.float32(0.05)) / np.float32(0.42)
+    ) ** 2
+    haze = np.float32(0.15) * np.exp(-(reach**1.5))
+    return np.asarray(np.float32(amount) * (np.float32(0.7) * above * vessels + haze), dtype=np.float32)
+
+
 def _opacities(frame: Frame, findings: Findings) -> Floats | float:
     total: Floats | float = 0.0
     for one in findings.consolidations:
@@ -247,6 +265,24 @@ def _collapse(frame: Frame, one: Pneumothorax, tissue: Floats, vessels: Floats) 
     # The same tissue in less room is denser.
     denser = np.where(side, np.float32(1 + 0.9 * one.gap), np.float32(1))
     return tissue * inside * denser + np.float32(0.055) * line, vessels * inside
+
+
+def _drawn(frame: Frame, device: Device) -> Floats:
+    # A line as beads half a radius apart; the sum over them is the line's own profile.
+    x, y = device.beads()
+    step = device.radius / 2
+    mass = np.full(len(x), device.density * 2.5 * device.radius * step, dtype=np.float32)
+    drawn = _splat(frame, x, y, mass, max(device.radius, 0.7 * frame.pixel))
+    if device.filled:
+        left, top, right, bottom = x.min(), y.min(), x.max(), y.max()
+        round_ = _ellipse(
+            frame.x - np.float32((left + right) / 2),
+            frame.y - np.float32((top + bottom) / 2),
+            float(right - left) / 2,
+            float(bottom - top) / 2,
+        )
+        drawn = drawn + np.float32(device.density * device.filled) * np.minimum(round_ * 4, 1)
+    return drawn
 
 
 def _tube(distance: Floats, radius: float) -> Floats:
