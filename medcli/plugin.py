@@ -122,6 +122,8 @@ class Backbone(Protocol):
 
     - `feature_map(images) -> [B, D', H', W']`: the last map before pooling;
     - `attention_maps(images, layer=-1) -> [B, heads, N, N]`: attention after the softmax;
+    - `watch_attention(keep=None)`: a context manager whose list the next pass fills with that of every block, with its
+      graph; without it, `explain` asks `attention_maps` for one block after another;
     - `pretrained_head: PretrainedHead | None`: the classifier that came with the weights;
     - `load_report: LoadReport | None`: what came out of the weight file;
     - `no_weight_decay() -> set[str]`: names of parameters that are never decayed;

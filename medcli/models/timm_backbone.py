@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from medcli.errors import UsageProblem, nearest
-from medcli.models.attention import attention_maps
+from medcli.models.attention import attention_maps, watch_attention
 from medcli.models.layer_groups import group_layers
 from medcli.models.pretrained import cached_weights
 from medcli.models.weight_files import Allowed, State, looks_like_file, read_weights
@@ -139,14 +140,29 @@ class TimmBackbone(nn.Module):
             return final.permute(0, 3, 1, 2) if getattr(self.net, "output_fmt", "NCHW") == "NHWC" else final
         if final.ndim == 3:
             tokens = final[:, int(getattr(self.net, "num_prefix_tokens", 0)) :]
-            side = round(tokens.shape[1] ** 0.5)
-            if side * side == tokens.shape[1]:
-                return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
+            rows, columns = self._grid(images, tokens.shape[1])
+            if rows * columns == tokens.shape[1]:
+                return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
         raise UsageProblem(f"`{self.name}` has no two-dimensional feature map", code="no-feature-map")
+
+    def _grid(self, images: torch.Tensor, count: int) -> tuple[int, int]:
+        """Rows and columns of `count` patches: as the embedding cuts them, else in the picture's proportions."""
+        height, width = images.shape[-2:]
+        patch = getattr(getattr(self.net, "patch_embed", None), "patch_size", None)
+        if isinstance(patch, (tuple, list)) and height // patch[0] * (width // patch[1]) == count:
+            return height // patch[0], width // patch[1]
+        rows = max(1, round((count * height / width) ** 0.5))
+        return rows, count // rows
 
     def attention_maps(self, images: torch.Tensor, layer: int = -1) -> torch.Tensor:
         """Attention [B, heads, N, N] of one block, prefix tokens such as CLS first; see `medcli.models.attention`."""
         return attention_maps(self.net, images, layer, name=self.name)
+
+    def watch_attention(
+        self, keep: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> AbstractContextManager[list[torch.Tensor]]:
+        """Attention of all blocks in the next pass, with its graph; see `medcli.models.attention.watch_attention`."""
+        return watch_attention(self.net, name=self.name, keep=keep)
 
     def layer_groups(self) -> tuple[LayerGroup, ...]:
         """Blocks from input to output; the stem is stage 0."""

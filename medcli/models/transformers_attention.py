@@ -12,7 +12,7 @@ from torch import nn
 from medcli.errors import UsageProblem
 from medcli.models.transformers_files import quiet
 
-__all__ = ["attention_maps"]
+__all__ = ["attention_maps", "watch_attention"]
 
 
 def attention_maps(network: nn.Module, run: Callable[[], object], layer: int, *, name: str) -> torch.Tensor:
@@ -50,6 +50,42 @@ def attention_maps(network: nn.Module, run: Callable[[], object], layer: int, *,
     if len(caught) != 1 or caught[0].ndim != 4 or caught[0].shape[-1] != caught[0].shape[-2]:
         raise _no_attention(name)
     return caught[0].detach()
+
+
+@contextlib.contextmanager
+def watch_attention(
+    network: nn.Module, *, name: str, keep: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> Iterator[list[torch.Tensor]]:
+    """A list that the next forward pass fills with the attention of every block, [B, heads, N, N] each, in order.
+
+    The maps are part of the pass's graph, so that gradients reach them. Fused kernels are off meanwhile.
+
+    Args:
+        network: a network of transformers.
+        name: the architecture, for messages.
+        keep: what of each map is kept.
+
+    Raises:
+        UsageProblem: the network has no attention over all positions.
+    """
+    blocks = _attentions(network)
+    if not blocks:
+        raise _no_attention(name)
+    caught: list[torch.Tensor] = []
+
+    def catch(_: nn.Module, __: Any, output: Any) -> None:
+        attention = output[1]
+        if attention.ndim != 4 or attention.shape[-1] != attention.shape[-2]:
+            raise _no_attention(name)
+        caught.append(attention if keep is None else keep(attention))
+
+    hooks = [block.register_forward_hook(catch) for block in blocks]
+    try:
+        with _eager(network):
+            yield caught
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _attentions(network: Any) -> list[nn.Module]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import nn
 
 from medcli.errors import UsageProblem
 from medcli.models.layer_groups import group_layers
-from medcli.models.transformers_attention import attention_maps
+from medcli.models.transformers_attention import attention_maps, watch_attention
 from medcli.models.transformers_blocks import cut_blocks
 from medcli.models.transformers_files import (
     Source,
@@ -176,6 +177,19 @@ class TransformersBackbone(nn.Module):
             UsageProblem: the network has no attention over all positions, or no such layer.
         """
         return attention_maps(self.net, lambda: self._run(images), layer, name=self.name)
+
+    def watch_attention(
+        self, keep: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> AbstractContextManager[list[torch.Tensor]]:
+        """Attention of all blocks in the next pass, with its graph; fused kernels are off meanwhile.
+
+        Args:
+            keep: what of each map [B, heads, N, N] is kept.
+
+        Raises:
+            UsageProblem: the network has no attention over all positions.
+        """
+        return watch_attention(self.net, name=self.name, keep=keep)
 
     def layer_groups(self) -> tuple[LayerGroup, ...]:
         """Blocks from input to output; the embeddings are stage 0, and the last norm belongs to the last block."""
