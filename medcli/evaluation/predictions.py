@@ -31,7 +31,7 @@ __all__ = [
 SCHEMA = "medcli-predictions/1"
 
 _REQUIRED = ("schema", "target", "split", "data_name", "ids", "labels", "logits")
-_OPTIONAL = ("patients", "member_logits", "features")
+_OPTIONAL = ("patients", "member_logits", "member_weights", "features")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Predictions:
         split: `train`, `val`, `test` or `""`.
         data_name: the data set's name.
         patients: str [n] or None.
-        member_logits: float32 [m, n, ...] or None.
+        member_logits: float32 [m, n, ...] or None: the answers of the members of an ensemble, passes with dropout, or
+            views of a picture, whose mean score `logits` are.
+        member_weights: float64 [m], summing to one, or None where they count the same.
         features: float32 [n, D] or None.
         calibrated: how the logits became those of probabilities, such as `temperature, fitted on val`; empty for the
             model's own scores.
@@ -64,6 +66,7 @@ class Predictions:
     member_logits: npt.NDArray[np.float32] | None = None
     features: npt.NDArray[np.float32] | None = None
     calibrated: str = ""
+    member_weights: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -95,6 +98,21 @@ def check_predictions(predictions: Predictions) -> None:
     members = predictions.member_logits
     if members is not None and members.shape[1:] != shape:
         raise ValueError(f"`member_logits` has shape {list(members.shape)}, expected [members, {n}, ...]")
+    _check_weights(predictions)
+
+
+def _check_weights(predictions: Predictions) -> None:
+    members, weights = predictions.member_logits, predictions.member_weights
+    if members is None:
+        return
+    if np.isnan(members).any():
+        raise ValueError("`member_logits` are not numbers")
+    if weights is None:
+        return
+    if weights.shape != members.shape[:1]:
+        raise ValueError(f"`member_weights` has shape {list(weights.shape)}, but there are {len(members)} members")
+    if weights.dtype.kind != "f" or not (weights >= 0).all() or not abs(weights.sum() - 1) < 1e-6:
+        raise ValueError("`member_weights` are no shares that sum to 1")
 
 
 def _check_logits(predictions: Predictions) -> None:
@@ -219,6 +237,7 @@ def load_predictions(path: str | os.PathLike[str]) -> Predictions:
             member_logits=arrays.get("member_logits"),
             features=arrays.get("features"),
             calibrated=str(arrays.get("calibrated", "")),
+            member_weights=arrays.get("member_weights"),
         )
         check_predictions(predictions)
     except ValueError as problem:
