@@ -28,6 +28,7 @@ from medcli.settings.command_groups import (
     SearchSettings,
     SynthSettings,
 )
+from medcli.settings.export_group import ExportSettings, RuntimeSettings
 from medcli.settings.option import COMPUTE, DATA, LEARN, MODEL, REGULARISE, RUN, Option
 from medcli.settings.output_group import OutputSettings
 
@@ -39,6 +40,7 @@ __all__ = [
     "DataCheckSettings",
     "DataSettings",
     "EvaluationSettings",
+    "ExportSettings",
     "ForeignSettings",
     "FormatSettings",
     "LoraSettings",
@@ -52,6 +54,7 @@ __all__ = [
     "PluginSettings",
     "RecommendSettings",
     "ReportSettings",
+    "RuntimeSettings",
     "SearchSettings",
     "StrategySettings",
     "SynthSettings",
