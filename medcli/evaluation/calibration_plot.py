@@ -11,12 +11,11 @@ from matplotlib.figure import Figure
 
 from medcli.evaluation.calibration_figures import Part
 from medcli.evaluation.calibration_result import CalibrationResult
+from medcli.evaluation.panels import histogram, literal, reliability
 
 __all__ = ["draw_reliability"]
 
-BEFORE, AFTER, BAND = "#b35806", "#1f4e79", "#8fb3d9"
 _COLUMNS = 4
-_FEW = 10
 
 
 def draw_reliability(result: CalibrationResult, path: Path) -> None:
@@ -59,7 +58,7 @@ def draw_reliability(result: CalibrationResult, path: Path) -> None:
     how = f"cross-fitted in {result.parts} parts" if result.parts else f"fitted on {result.calibrator.origin.split}"
     marked = ", FITTED ON A TEST SPLIT" if result.calibrator.origin.test_allowed else ""
     heading = f"{what} · {result.after.n} cases · {result.calibrator.method}, {how}{marked}".removeprefix(" · ")
-    figure.suptitle(heading, fontsize=10)
+    figure.suptitle(literal(heading, 200), fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=120)
@@ -70,58 +69,20 @@ def _panel(axes: Axes, old: Part, new: Part, result: CalibrationResult, several:
     assert new.curve is not None
     values = [value for curve in (old.curve, new.curve) for bar in curve.bars for value in (bar.confidence, bar.events)]
     top = min(1.0, 1.08 * max(values)) if result.after.target.task == "multilabel" else 1.0
-    axes.plot([0, top], [0, top], color="0.55", linewidth=1, linestyle=":", label="perfect")
-    x, low, high = ([getattr(bar, name) for bar in new.curve.bars] for name in ("confidence", "low", "high"))
-    if len(x) > 1:
-        axes.fill_between(x, low, high, color=BAND, alpha=0.45, linewidth=0, label="95 % consistency band")
-    else:
-        axes.vlines(x, low, high, color=BAND, linewidth=6, label="95 % consistency band")
-    _curve(axes, old, BEFORE, "before", marker="s", filled=False)
-    _curve(axes, new, AFTER, "after", marker="o", filled=True)
-    axes.set(xlim=(0, top), ylim=(0, top))
+    reliability(axes, [(old.curve, "before", False), (new.curve, "after", True)], top)
     axes.tick_params(labelsize=7, labelbottom=False)
     name = f"ece_{result.binning}"
     title = f"ECE {old.figures[name].value:.4f} → {new.figures[name].value:.4f}"
-    label = f"{new.name} ({new.events} of {new.n})\n" if several else f"{new.name}: " if new.name else ""
+    shown = literal(new.name, 40)
+    label = f"{shown} ({new.events} of {new.n})\n" if several else f"{shown}: " if new.name else ""
     axes.set_title(f"{label}{title}", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _curve(axes: Axes, part: Part, colour: str, label: str, *, marker: str, filled: bool) -> None:
-    assert part.curve is not None
-    # A share of two cases is no point of a curve: bins of a few stand alone, small and pale.
-    many = [bar for bar in part.curve.bars if bar.n >= _FEW]
-    few = [bar for bar in part.curve.bars if bar.n < _FEW]
-    axes.plot(
-        [bar.confidence for bar in few], [bar.events for bar in few], marker, color=colour, markersize=2.5, alpha=0.5
-    )
-    axes.plot(
-        [bar.confidence for bar in many],
-        [bar.events for bar in many],
-        color=colour,
-        linewidth=1.2,
-        linestyle="-" if filled else "--",
-        marker=marker,
-        markersize=4,
-        markerfacecolor=colour if filled else "white",
-        label=label,
-    )
 
 
 def _histogram(axes: Axes, old: Part, new: Part, top: float) -> None:
     assert old.curve is not None
     assert new.curve is not None
-    count = len(new.curve.histogram)
-    edges = [column / count for column in range(count + 1)]
-    axes.stairs(new.curve.histogram, edges, fill=True, color=AFTER, alpha=0.55)
-    axes.stairs(old.curve.histogram, edges, color=BEFORE, linewidth=1, linestyle="--")
-    # Most scores of a rare finding share one column; a logarithmic axis keeps the others visible.
-    axes.set_yscale("symlog", linthresh=1)
-    axes.set_ylim(bottom=0)
-    axes.set_xlim(0, top)
+    histogram(axes, [(new.curve, "after", True), (old.curve, "before", False)], top)
     axes.tick_params(labelsize=7)
-    axes.minorticks_off()
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _event(result: CalibrationResult, part: Part) -> str:
@@ -133,4 +94,8 @@ def _claim(result: CalibrationResult, part: Part) -> str:
     task = result.after.target.task
     if task == "multilabel":
         return "probability of the label"
-    return f"probability of {part.name}" if part.name and task == "binary" else "confidence of the predicted class"
+    return (
+        f"probability of {literal(part.name)}"
+        if part.name and task == "binary"
+        else "confidence of the predicted class"
+    )
