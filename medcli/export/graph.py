@@ -29,7 +29,7 @@ from medcli.runs.directory import writing
 if TYPE_CHECKING:
     from medcli.data.target import Target
 
-__all__ = ["DEFAULT_OPSET", "OPSETS", "Network", "check_opset", "export_onnx", "INLINE_LIMIT", "require_export"]
+__all__ = ["DEFAULT_OPSET", "INLINE_LIMIT", "OPSETS", "Network", "check_opset", "export_onnx", "require_export"]
 
 OPSETS = range(18, 24)
 """What `torch.onnx` writes as asked; below, it silently writes 18."""
