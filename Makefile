@@ -45,6 +45,8 @@ bench: $(STAMP)
 generate: $(STAMP)
 	$(BIN)/python -m medcli.architectures.generate_names
 	$(BIN)/python plugins/card_reference.py
+	$(BIN)/python -m medcli.cli.manual man
+	cp medcli/cli/shells/medcli.bash medcli/cli/shells/_medcli medcli/cli/shells/medcli.fish medcli/cli/shells/medcli.ps1 completions/
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

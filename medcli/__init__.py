@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from medcli.models.door import build, load
 
 __version__ = "0.1.0"
+RELEASED = "2026-11-21"  # changed together with the version; manual pages carry it
 __all__ = ["__version__", "build", "load"]
 
 

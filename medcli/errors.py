@@ -5,11 +5,11 @@ Every layer raises these; only `medcli.cli.errors` turns them into text, JSON an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from enum import IntEnum
 
-__all__ = ["ExitCode", "MedcliError", "Problems", "RunFailure", "UsageProblem", "nearest"]
+__all__ = ["EXIT_MEANINGS", "ExitCode", "MedcliError", "Problems", "RunFailure", "UsageProblem", "nearest"]
 
 
 class ExitCode(IntEnum):
@@ -24,6 +24,17 @@ class ExitCode(IntEnum):
     LOST = 75
     INTERRUPTED = 130
     TERMINATED = 143
+
+
+EXIT_MEANINGS: Mapping[ExitCode, str] = {
+    ExitCode.DONE: "done",
+    ExitCode.FAILED: "failed while running",
+    ExitCode.USAGE: "bad usage or configuration (nothing was written)",
+    ExitCode.PARTIAL: "finished but some items failed",
+    ExitCode.LIMIT: "a requested limit was not met",
+    ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
+    ExitCode.TERMINATED: "ended from outside",
+}
 
 
 class MedcliError(Exception):

@@ -10,12 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from medcli import __version__
-from medcli.cli.completion import SHELLS, bash_script
+from medcli.cli.completion import SHELLS, script
 from medcli.cli.errors import run_guarded
 from medcli.cli.help import Description
 from medcli.cli.output import write_line
 from medcli.cli.tree import Command, Group, RootOption
-from medcli.cli.typer_adapter import execute, foreign_script
+from medcli.cli.typer_adapter import execute
+from medcli.errors import EXIT_MEANINGS
 
 if TYPE_CHECKING:
     from medcli.settings.commands import CommandSettings
@@ -72,6 +73,10 @@ COMMAND_TABLE: Mapping[str, Place] = {
     "config init": Place("medcli.cli.commands.config:init_config", "write a commented configuration file"),
     "config schema": Place("medcli.cli.commands.config:show_schema", "print the JSON schema of configuration files"),
     "config presets": Place("medcli.cli.commands.config:list_presets", "list the named sets of settings"),
+    "completion show": Place("medcli.cli.commands.completion:show", "print the completion script of a shell"),
+    "completion install": Place("medcli.cli.commands.completion:install", "put it where the shell finds it"),
+    "help": Place("medcli.cli.commands.help:help_page", "explain a command, or a subject"),
+    "man": Place("medcli.cli.commands.help:man", "show a manual page"),
 }
 
 GROUPS: Mapping[str, Description] = {
@@ -91,6 +96,9 @@ GROUPS: Mapping[str, Description] = {
     "config": Description(
         "settings: show, check, init, schema, presets", examples=("medcli config show train", "medcli config presets")
     ),
+    "completion": Description(
+        "TAB in bash, zsh, fish and PowerShell: show, install", examples=("medcli completion install bash",)
+    ),
 }
 
 ABOUT = Description(
@@ -102,9 +110,9 @@ ABOUT = Description(
     ),
 )
 CLOSING = (
-    '`medcli COMMAND --help` explains a command. Completion in bash: eval "$(medcli --show-completion bash)"',
-    "Exit status: 0 done, 1 failed while running, 2 bad usage or configuration (nothing was written), 3 finished "
-    "but some items failed, 4 a requested limit was not met, 130 or 143 interrupted.",
+    "`medcli COMMAND --help` explains a command. `medcli help` lists guides, `medcli completion "
+    "install SHELL` makes TAB work.",
+    "Exit status: " + ", ".join(f"{int(code)} {meaning}" for code, meaning in EXIT_MEANINGS.items()) + ".",
 )
 
 
@@ -113,7 +121,7 @@ def _say_version(value: str) -> None:
 
 
 def _say_completion(shell: str) -> None:
-    write_line(sys.stdout, bash_script().rstrip() if shell == "bash" else foreign_script(shell, "medcli"))
+    write_line(sys.stdout, script(shell).rstrip())
 
 
 ROOT_OPTIONS = (

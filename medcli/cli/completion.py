@@ -1,72 +1,28 @@
-"""What the shell offers after TAB, by the kind of value wanted, and the script that asks bash to offer it.
+"""How a shell asks for completions and how it is answered; what fits is decided in `medcli.cli.offers`.
 
-Nothing here imports torch, numpy, pandas, rich or pydantic. Paths are left to bash itself, which knows about spaces,
-quotes and `~`; the answer only says that a path is wanted.
+Every shell's script (in `medcli/cli/shells`, copied to `completions/`) runs the program itself with the words typed so
+far in `COMP_WORDS`, one a line, and reads back a line of modes and a line for every word that fits.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-__all__ = ["COMPLETE_VARIABLE", "SHELLS", "Offer", "Word", "bash_reply", "bash_script", "offer", "words_of"]
+from medcli.cli.offers import Offer
+from medcli.errors import UsageProblem
+
+__all__ = ["COMPLETE_VARIABLE", "SCRIPTS", "SHELLS", "Word", "reply", "script", "words_of"]
 
 COMPLETE_VARIABLE = "_MEDCLI_COMPLETE"
-SHELLS = ("bash", "zsh", "fish", "powershell")
-RUNS_OFFERED = 30
-SYNTHETIC = ("synthetic/chest",)
-
-# Readline's own file completion (`-o default`) quotes and expands correctly, but only acts while COMPREPLY is empty, so
-# names and files are mixed through `compgen` alone where both fit.
-_BASH = """\
-_medcli_completion() {
-    local IFS=$'\\n' reply
-    mapfile -t reply < <(COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD \\
-        _MEDCLI_COMPLETE=complete_bash "$1" 2>/dev/null)
-    COMPREPLY=("${reply[@]:1}")
-    case "${reply[0]}" in
-        *nospace*) compopt -o nospace ;;
-    esac
-    case "${reply[0]}" in
-        *files*)
-            if ((${#COMPREPLY[@]})); then
-                compopt -o filenames
-                mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -f -- "$2")
-            else
-                compopt -o default
-            fi ;;
-        *dirs*)
-            if ((${#COMPREPLY[@]})); then
-                compopt -o filenames
-                mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -d -- "$2")
-            else
-                compopt -o dirnames
-            fi ;;
-    esac
+SCRIPTS: Mapping[str, str] = {
+    "bash": "medcli.bash",
+    "zsh": "_medcli",
+    "fish": "medcli.fish",
+    "powershell": "medcli.ps1",
 }
-complete -F _medcli_completion medcli
-"""
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What fits at the cursor.
-
-    Args:
-        values: words with a short explanation each, already narrowed to the prefix.
-        files: whether any path fits too.
-        dirs: whether a folder fits too.
-    """
-
-    values: tuple[tuple[str, str], ...] = ()
-    files: bool = False
-    dirs: bool = False
-
-    def __add__(self, other: Offer) -> Offer:
-        return Offer(self.values + other.values, self.files or other.files, self.dirs or other.dirs)
+SHELLS = tuple(SCRIPTS)
 
 
 @dataclass(frozen=True)
@@ -84,97 +40,26 @@ class Word:
     kept: int
 
 
-def offer(kind: str, incomplete: str, typed: Mapping[str, Any] | None = None) -> Offer:
-    """What to offer for one kind of value, or several kinds joined by `|`; an unknown kind offers nothing.
+def script(shell: str) -> str:
+    """The text to source in one of `SHELLS`: bash 4.4, zsh 5, fish 3, PowerShell 5, or later.
 
-    Args:
-        kind: as in `Positional.completes` and `Option.completes`.
-        incomplete: what stands before the cursor.
-        typed: the command's other parameters typed so far.
+    Raises:
+        UsageProblem: no such shell.
     """
-    total = Offer()
-    for part in kind.split("|"):
-        source = _SOURCES.get(part)
-        if source is not None:
-            total += source(incomplete, typed or {})
-    return total
+    if shell not in SCRIPTS:
+        raise UsageProblem(
+            f"no completion for the shell `{shell}`; there is one for {', '.join(f'`{name}`' for name in SHELLS)}",
+            hint="`medcli completion show bash`",
+            code="unknown-shell",
+        )
+    return (Path(__file__).parent / "shells" / SCRIPTS[shell]).read_text(encoding="utf-8")
 
 
-def _named(names: tuple[str, ...], incomplete: str) -> Offer:
-    return Offer(tuple((name, "") for name in names if name.startswith(incomplete)))
-
-
-def _architectures(incomplete: str, typed: Mapping[str, Any]) -> Offer:
-    from medcli.registry.discovery import architecture_names
-
-    return _named(tuple(architecture_names(incomplete)), incomplete)
-
-
-def _architecture_options(incomplete: str, typed: Mapping[str, Any]) -> Offer:
-    from medcli.registry.cards import read_card
-    from medcli.registry.discovery import discover, find
-
-    architecture = typed.get("architecture")
-    if not architecture:
-        return Offer()
-    card = read_card(find(discover(), architecture))
-    if card is None:
-        return Offer()
-    key, equals, _ = incomplete.partition("=")
-    if equals:
-        option = card.options.get(key)
-        return _named(tuple(f"{key}={choice}" for choice in option.choices), incomplete) if option else Offer()
-    return Offer(tuple((f"{name}=", option.help) for name, option in card.options.items() if name.startswith(key)))
-
-
-def _presets(incomplete: str, typed: Mapping[str, Any]) -> Offer:
-    from medcli.settings.presets import presets
-
-    return Offer(tuple((name, "") for name in presets() if name.startswith(incomplete)))
-
-
-def _commands(incomplete: str, typed: Mapping[str, Any]) -> Offer:
-    from medcli.settings.commands import COMMANDS
-
-    return _named(tuple(command.table for command in COMMANDS.values() if command.layered), incomplete)
-
-
-def _runs(incomplete: str, typed: Mapping[str, Any]) -> Offer:
-    root = Path("runs")
-    if incomplete or not root.is_dir():
-        return Offer(dirs=True)
-    found = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())[-RUNS_OFFERED:]
-    return Offer(tuple((f"runs/{name}", "") for name in found), dirs=not found)
-
-
-def _data(incomplete: str, typed: Mapping[str, Any]) -> Offer:
-    name, equals, path = incomplete.rpartition("=")
-    names = _named(SYNTHETIC, path) if path else Offer()
-    return Offer(tuple((f"{name}{equals}{value}", text) for value, text in names.values), files=True)
-
-
-_SOURCES: Mapping[str, Callable[[str, Mapping[str, Any]], Offer]] = {
-    "architecture": _architectures,
-    "arch_opt": _architecture_options,
-    "preset": _presets,
-    "command": _commands,
-    "run": _runs,
-    "data": _data,
-    "synthetic": lambda incomplete, typed: _named(SYNTHETIC, incomplete),
-    "path": lambda incomplete, typed: Offer(files=True),
-    "dir": lambda incomplete, typed: Offer(dirs=True),
-}
-
-
-def bash_script() -> str:
-    """The text to source in bash 4.4 or later."""
-    return _BASH
-
-
-def words_of(joined: str, cursor: int) -> Word:
-    """Undo how bash cuts a command line into words.
+def words_of(shell: str, joined: str, cursor: int) -> Word:
+    """The command line as medcli parses it; undoes how bash cuts words at `=` and `:`.
 
     Args:
+        shell: who asks.
         joined: `COMP_WORDS`, one word per line.
         cursor: `COMP_CWORD`.
     """
@@ -183,7 +68,7 @@ def words_of(joined: str, cursor: int) -> Word:
     merged: list[str] = []
     glue = False
     for position, word in enumerate(raw):
-        breaker = word in {"=", ":"} and position > 1
+        breaker = shell == "bash" and word in {"=", ":"} and position > 1
         if (glue or breaker) and len(merged) > 1:
             merged[-1] += word
         else:
@@ -193,7 +78,7 @@ def words_of(joined: str, cursor: int) -> Word:
     return Word(
         before=tuple(_unquote(word) for word in merged[1:-1]),
         incomplete=_unquote(merged[-1]),
-        kept=0 if last in {"=", ":"} and cursor > 1 else len(_unquote(last)),
+        kept=0 if shell == "bash" and last in {"=", ":"} and cursor > 1 else len(_unquote(last)),
     )
 
 
@@ -208,14 +93,36 @@ def _unquote(word: str) -> str:
     return word.rstrip("\\")
 
 
-def bash_reply(found: Offer, word: Word) -> str:
-    """The lines the script reads: how bash shall act, then the words, cut to the part that bash replaces."""
+def reply(shell: str, found: Offer, word: Word) -> str:
+    """The lines a script reads: how the shell shall act, then the words that fit, with what they mean.
+
+    Bash replaces only the part after the last `=` or `:`, so it gets just that part; the scripts of the others put the
+    flag of `--flag=value` in front themselves.
+    """
     modes = [name for name, on in (("files", found.files), ("dirs", found.dirs and not found.files)) if on]
-    values = [value for value, _ in found.values]
-    if values and all(value.endswith(("=", "/")) for value in values):
+    if found.values and all(value.endswith(("=", "/")) for value, _ in found.values):
         modes.append("nospace")
+    line = {"bash": _bash_line(word), "zsh": _zsh_line}.get(shell, _tabbed)
+    return "\n".join([" ".join(modes) or "words", *(line(value, text) for value, text in found.values)])
+
+
+def _bash_line(word: Word) -> Callable[[str, str], str]:
     cut = len(word.incomplete) - word.kept
     flag, equals, _ = word.incomplete.partition("=")
     if equals and flag.startswith("-"):
         cut -= len(flag) + 1
-    return "\n".join([" ".join(modes) or "words", *(value[max(0, cut) :] for value in values)])
+    return lambda value, _: value[max(0, cut) :]
+
+
+def _zsh_line(value: str, text: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace(":", "\\:")
+    return f"{escaped}:{_first(text)}" if text else escaped
+
+
+def _tabbed(value: str, text: str) -> str:
+    return f"{value}\t{_first(text)}" if text else value
+
+
+def _first(text: str) -> str:
+    """What fits beside a word in a menu."""
+    return text.partition(";")[0].partition(" (")[0]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from medcli.settings.fields import Field
 
-__all__ = ["Description", "HelpPage", "Row", "Section", "describe", "option_row", "render"]
+__all__ = ["Description", "HelpPage", "Row", "Section", "copyable", "describe", "option_row", "render"]
 
 NAME_COLUMN = 26
 PLACEHOLDERS = {int: "N", float: "X", str: "TEXT"}
@@ -147,7 +147,9 @@ def render(page: HelpPage, width: int) -> str:
     ]
     parts.append(_paragraph(page.description.summary, width))
     if page.description.examples:
-        parts.append("\n".join(["Examples:", *(_example(line, width) for line in page.description.examples)]))
+        parts.append(
+            "\n".join(["Examples:", *(_indented(copyable(line, width)) for line in page.description.examples)])
+        )
     parts += [_paragraph(text, width) for text in page.description.paragraphs]
     names = [len(row.name) for section in page.sections for row in section.rows]
     column = min(NAME_COLUMN, max(names, default=0) + 2)
@@ -160,8 +162,8 @@ def _paragraph(text: str, width: int) -> str:
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
-def _example(command: str, width: int) -> str:
-    """A command line that can be copied: what is too long goes on after a backslash, before an option."""
+def copyable(command: str, width: int) -> str:
+    """A command line as it can be copied: what is too long goes on after a backslash, before an option."""
     lines = [""]
     for piece in command.replace(" --", "\n --").split("\n"):
         if lines[-1] and len(lines[-1]) + len(piece) > width - 4:
@@ -169,7 +171,11 @@ def _example(command: str, width: int) -> str:
             lines.append(f"   {piece}")
         else:
             lines[-1] += piece
-    return "\n".join(f"  {line}" for line in lines)
+    return "\n".join(lines)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.split("\n"))
 
 
 def _section(section: Section, width: int, column: int) -> str:

@@ -41,6 +41,7 @@ __all__ = [
     "OptionalFile",
     "OptionalFolder",
     "OptionalSynthetic",
+    "PageWords",
     "PluginNames",
     "PluginOrFolder",
     "Positional",
@@ -48,6 +49,7 @@ __all__ = [
     "RunOrArchitecture",
     "RunOrPredictions",
     "RunsArgument",
+    "ShellArgument",
     "is_set",
 ]
 
@@ -164,3 +166,5 @@ NewPlugin = Annotated[str, Positional("NAME", "what users will type, such as `my
 CommandArgument = Annotated[str, Positional("COMMAND", "a command, such as `train` or `data-check`", "command")]
 NewFileArgument = Annotated[str | None, Positional("FILE", "file to write", "path")]
 OptionalSynthetic = Annotated[str | None, Positional("NAME", "built-in synthetic set", "synthetic")]
+PageWords = Annotated[tuple[str, ...], Positional("WORD", "command or subject", "manual")]
+ShellArgument = Annotated[str, Positional("SHELL", "bash, zsh, fish or powershell", "shell")]

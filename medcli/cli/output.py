@@ -212,6 +212,10 @@ class Output:
 
         return show
 
+    def can_ask(self) -> bool:
+        """Whether a person at a terminal can answer a question."""
+        return not self.settings.no_input and sys.stdin.isatty() and self.stderr.isatty()
+
     def confirm(self, question: str) -> bool:
         """Ask, on a terminal; `--yes` answers.
 
@@ -220,7 +224,7 @@ class Output:
         """
         if self.settings.yes:
             return True
-        if self.settings.no_input or not (sys.stdin.isatty() and self.stderr.isatty()):
+        if not self.can_ask():
             raise UsageProblem(
                 f"{question} needs a yes, and nobody can be asked here",
                 where="--no-input" if self.settings.no_input else None,

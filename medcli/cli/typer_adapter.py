@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from medcli.cli.completion import COMPLETE_VARIABLE, Offer, bash_reply, offer, words_of
+from medcli.cli.completion import COMPLETE_VARIABLE, SHELLS, reply, words_of
 from medcli.cli.errors import HelpWanted, Interrupted
 from medcli.cli.help import HelpPage, render
+from medcli.cli.offers import KIND_OF_PLACEHOLDER, Offer, offer
 from medcli.cli.options import Flags, Positional
 from medcli.cli.output import write_line
 from medcli.cli.pages import command_page, group_page, is_many, is_negatable, may_be_absent, positionals_of
@@ -30,7 +31,7 @@ from medcli.errors import ExitCode, MedcliError, Problems, UsageProblem, nearest
 if TYPE_CHECKING:
     from medcli.settings.fields import Field
 
-__all__ = ["execute", "foreign_script"]
+__all__ = ["execute"]
 
 PROBLEMS = "medcli.problems"
 HELP_NAMES = ["-h", "--help"]
@@ -312,7 +313,7 @@ def _bind_option(parameter: Any, field: Field) -> None:
     def complete(ctx: Any, incomplete: str) -> list[Any]:
         if field.choices:
             return _items(Offer(tuple((word, "") for word in field.choices if str(word).startswith(incomplete))))
-        kind = field.option.completes or (field.name if field.name == "arch_opt" else "")
+        kind = KIND_OF_PLACEHOLDER.get(field.option.metavar) or field.option.completes
         return _items(offer(kind, incomplete, _typed(ctx)))
 
     parameter.process_value = process
@@ -370,39 +371,21 @@ def _items(found: Offer) -> list[Any]:
 def _complete(command: Any, name: str, variables: Mapping[str, str]) -> int:
     """Answer a shell. Nothing may be printed but words: an error leaves the shell with nothing to offer."""
     from typer import _completion_classes as shells
-    from typer._completion_classes import completion_init
 
-    # Typer's own version imports rich to remove markup that our texts never carry.
-    shells._sanitize_help_text = lambda text: text
-    completion_init()
     instruction = variables[COMPLETE_VARIABLE]
     action, _, shell = instruction.partition("_")
-    kind = shells.BashComplete if shell == "bash" else _word_shells(shells).get(shell)
-    if action != "complete" or kind is None:
+    if action != "complete" or shell not in SHELLS:
         raise UsageProblem(f"`{COMPLETE_VARIABLE}={instruction}` is no request of a shell", code="bad-completion")
-    answer: Any = kind(command, {}, name, COMPLETE_VARIABLE)
+    walker: Any = shells.BashComplete(command, {}, name, COMPLETE_VARIABLE)
     try:
-        if shell == "bash":
-            word = words_of(variables.get("COMP_WORDS", ""), int(variables.get("COMP_CWORD", "0")))
-            write_line(sys.stdout, bash_reply(_found(answer.get_completions(list(word.before), word.incomplete)), word))
-        else:
-            inner = answer.get_completions
-            answer.get_completions = lambda args, incomplete: [i for i in inner(args, incomplete) if i.value]
-            write_line(sys.stdout, answer.complete())
+        word = words_of(shell, variables.get("COMP_WORDS", ""), int(variables.get("COMP_CWORD", "0")))
+        found = _found(walker.get_completions(list(word.before), word.incomplete))
+        write_line(sys.stdout, reply(shell, found, word))
     except Exception:
         if variables.get("MEDCLI_DEBUG"):
             raise
         return int(ExitCode.FAILED)
     return int(ExitCode.DONE)
-
-
-def _word_shells(shells: Any) -> dict[str, Any]:
-    return {
-        "zsh": shells.ZshComplete,
-        "fish": shells.FishComplete,
-        "powershell": shells.PowerShellComplete,
-        "pwsh": shells.PowerShellComplete,
-    }
 
 
 def _found(items: Iterable[Any]) -> Offer:
@@ -413,10 +396,3 @@ def _found(items: Iterable[Any]) -> Offer:
         elif item.value:
             total += Offer(((item.value, item.help or ""),))
     return total
-
-
-def foreign_script(shell: str, name: str) -> str:
-    """Typer's own script for a shell that we have none for."""
-    from typer._completion_shared import get_completion_script
-
-    return get_completion_script(prog_name=name, complete_var=COMPLETE_VARIABLE, shell=shell)

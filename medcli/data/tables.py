@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medcli.errors import UsageProblem, nearest
 
-__all__ = ["TABLE_SUFFIXES", "Table", "is_table", "read_table"]
+__all__ = ["TABLE_SUFFIXES", "Table", "is_table", "read_header", "read_table"]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz")
 SEPARATORS = ",;\t|"
@@ -72,6 +72,20 @@ class Table:
 def is_table(path: str) -> bool:
     """Whether the name says delimited text."""
     return path.lower().endswith(TABLE_SUFFIXES)
+
+
+def read_header(path: str) -> tuple[str, ...]:
+    """The columns of a table, from its first lines alone: what completion can afford on a large file.
+
+    Raises:
+        UsageProblem: the separator cannot be told.
+        OSError: the file cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    opened = gzip.open if path.lower().endswith(".gz") else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        lines = [line for _, line in zip(range(SNIFFED_LINES), file, strict=False)]
+    return tuple(next(csv.reader(lines, delimiter=_separator(path, lines)), []))
 
 
 def read_table(path: str) -> Table:

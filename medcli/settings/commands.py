@@ -324,6 +324,10 @@ _TABLE: tuple[CommandSettings, ...] = (
     CommandSettings("config init", (_output(),)),
     CommandSettings("config schema", (_output(),)),
     CommandSettings("config presets", (_output(),)),
+    CommandSettings("completion show", (_output(),)),
+    CommandSettings("completion install", (_output("yes", "no_input"),)),
+    CommandSettings("help", (_output(),)),
+    CommandSettings("man", (_output(),)),
 )
 
 COMMANDS: Mapping[str, CommandSettings] = {command.name: command for command in _TABLE}
