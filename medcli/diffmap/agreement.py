@@ -22,7 +22,7 @@ def smooth_within(image: Image, valid: Mask, sigma: float) -> Image:
 
 
 def detail(image: Image, valid: Mask) -> Image:
-    """Local contrast in units of its own local spread, cut at ±3: edges of lungs, ribs and diaphragm, whatever the film.
+    """Local contrast in units of its own local spread, cut at ±3: edges of lungs and ribs, whatever the film.
 
     Args:
         image: float32 [H, W].

@@ -17,7 +17,7 @@ from medcli.diffmap.agreement import correlation, detail, mutual_information
 from medcli.errors import UsageProblem
 
 if TYPE_CHECKING:
-    import SimpleITK as sitk
+    import SimpleITK
 
 __all__ = ["HOW", "Alignment", "How", "Quality", "Registered", "load_simpleitk", "register"]
 
@@ -28,7 +28,7 @@ Mask = npt.NDArray[np.bool_]
 
 COARSE = 64  # side of the images of the rigid search
 JUDGED = 256  # side at which agreement is measured; local detail costs seconds at full size
-FINE = 192  # side of the images that the affine and the B-spline are fitted on; finer ones move nothing
+FINE, BENT = 192, 128  # side of the images that the affine and the B-spline are fitted on; finer ones move nothing
 MESH = 5  # B-spline cells per side
 LIMIT = 0.03  # most a B-spline may displace a point along an axis, as a share of the side
 # Outside of these an alignment is refused: films of one patient are never turned or scaled that much.
@@ -200,7 +200,7 @@ def _small(image: Image, valid: Mask, side: int) -> tuple[Image, Image, float]:
     return detail(shrunk.astype(np.float32), kept), kept.astype(np.float32), float(step)
 
 
-def _as_itk(itk: Any, values: Image, step: float) -> sitk.Image:
+def _as_itk(itk: Any, values: Image, step: float) -> SimpleITK.Image:
     """An image whose physical coordinates are full-size pixels (x = column, y = row)."""
     image = itk.GetImageFromArray(values)
     image.SetSpacing((step, step))
@@ -208,7 +208,7 @@ def _as_itk(itk: Any, values: Image, step: float) -> sitk.Image:
     return image
 
 
-def _method(itk: Any, fixed_mask: sitk.Image, moving_mask: sitk.Image) -> sitk.ImageRegistrationMethod:
+def _method(itk: Any, fixed_mask: SimpleITK.Image, moving_mask: SimpleITK.Image) -> SimpleITK.ImageRegistrationMethod:
     method = itk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)  # sums over threads differ in their last digits
     # Of details in units of their spread, so squares are as good as a correlation; ITK squares the latter, and then an
@@ -259,7 +259,7 @@ def _coarse(
     moving_mask: Image,
     step: float,
     centre: tuple[float, float],
-) -> sitk.Similarity2DTransform:
+) -> SimpleITK.Similarity2DTransform:
     """The best similarity out of two starts: where the images are, and the best of a grid of turns and scales."""
     best: Any = None
     highest = -np.inf
@@ -318,7 +318,7 @@ def _agreement(
     return correlation(laid, fixed, valid) * min(1.0, overlap / 0.7)
 
 
-def _execute(method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: sitk.Image) -> float:
+def _execute(method: SimpleITK.ImageRegistrationMethod, fixed: SimpleITK.Image, moving: SimpleITK.Image) -> float:
     """The final metric; infinity where the images have lost each other."""
     try:
         method.Execute(fixed, moving)
@@ -327,7 +327,7 @@ def _execute(method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: si
     return float(method.GetMetricValue())
 
 
-def _matrix(affine: sitk.AffineTransform) -> npt.NDArray[np.float64]:
+def _matrix(affine: SimpleITK.AffineTransform) -> npt.NDArray[np.float64]:
     """[2, 3] on (row, column, 1) of an ITK transform on (x, y)."""
     origin = np.array(affine.TransformPoint((0.0, 0.0)))
     along_x = np.array(affine.TransformPoint((1.0, 0.0))) - origin
@@ -338,15 +338,20 @@ def _matrix(affine: sitk.AffineTransform) -> npt.NDArray[np.float64]:
 def _bent(baseline: Image, followup: Image, moving_valid: Mask, fixed_valid: Mask, affine: Alignment) -> Alignment:
     itk = load_simpleitk()
     halfway, halfway_valid = affine.apply(baseline, moving_valid)
-    fixed, fixed_mask, step = _small(followup, fixed_valid, FINE)
-    moving, moving_mask, _ = _small(halfway, halfway_valid, FINE)
+    fixed, fixed_mask, step = _small(followup, fixed_valid, BENT)
+    moving, moving_mask, _ = _small(halfway, halfway_valid, BENT)
     target = _as_itk(itk, fixed, step)
-    spline = itk.BSplineTransformInitializer(target, (MESH, MESH), order=3)
+    # Wider than the image by a pixel: outside its domain a spline displaces nothing, which would tear the border.
+    spline = itk.BSplineTransformInitializer(itk.ConstantPad(target, (1, 1), (1, 1)), (MESH, MESH), order=3)
     limit = LIMIT * max(followup.shape)
     method = _method(itk, _as_itk(itk, fixed_mask, step), _as_itk(itk, moving_mask, step))
     # A B-spline lies within its coefficients, so bounding these bounds the displacement everywhere.
     method.SetOptimizerAsLBFGSB(
-        gradientConvergenceTolerance=1e-4, numberOfIterations=25, lowerBound=-limit, upperBound=limit
+        gradientConvergenceTolerance=1e-4,
+        numberOfIterations=15,
+        maximumNumberOfFunctionEvaluations=40,
+        lowerBound=-limit,
+        upperBound=limit,
     )
     method.SetInitialTransform(spline, inPlace=True)
     if not np.isfinite(_execute(method, target, _as_itk(itk, moving, step))):
