@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -223,7 +224,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         widths = (width, 2 * width, 4 * width, 8 * width)
         layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (before, after) in enumerate(itertools.pairwise(widths)):
             stride = 2 if index < 2 else 1
             layers += [
                 nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=False),
@@ -239,16 +240,23 @@ class PatchDiscriminator(nn.Module):
 
 
 def _inner(state: dict[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], int]:
-    """The tensors below the wrappers a run puts around an encoder, and how many lay beside the encoder."""
+    """The tensors below the wrappers a run puts around an encoder, and how many lay beside the encoder.
+
+    An encoder may have a part that is itself called `encoder`: a wrapper is taken off only where more names, or as many,
+    fit without it.
+    """
     spare = 0
-    for wrapper in _WRAPPERS:
-        if any(name.startswith(wrapper) for name in expected):
-            continue  # the encoder's own name for a part of itself
-        inside = {name.removeprefix(wrapper): one for name, one in state.items() if name.startswith(wrapper)}
-        if inside:
-            spare += len(state) - len(inside)
-            state = inside
-    return state, spare
+    while True:
+        fits = sum(name in expected for name in state)
+        inner = [
+            {name.removeprefix(wrapper): one for name, one in state.items() if name.startswith(wrapper)}
+            for wrapper in _WRAPPERS
+        ]
+        best = max(inner, key=lambda one: (sum(name in expected for name in one), len(one)))
+        if not best or sum(name in expected for name in best) < fits or (fits and len(best) < fits):
+            return state, spare
+        spare += len(state) - len(best)
+        state = best
 
 
 def _check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
