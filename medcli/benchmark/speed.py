@@ -1,0 +1,305 @@
+"""The child that measures speed and memory of one network, batch size after batch size, smallest first."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medcli.benchmark.clock import time_passes
+from medcli.benchmark.items import Item, item_from_json
+from medcli.benchmark.memory import peak_resident, reset_peak, resident
+from medcli.benchmark.rows import Facts, Timing
+from medcli.benchmark.worker import Tell, describe_failure
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from medcli.models.device import Precision
+
+__all__ = ["measure"]
+
+_FALLBACK_SIZE = 224
+_RESERVE = 2**30
+"""Bytes that a process may ask for beyond its limit of resident memory: much that is asked for is never touched."""
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network with what it is fed.
+
+    Args:
+        module: in eval mode, on the device.
+        inputs: how many pictures a case has: two for a difference model.
+        channels, size: of each picture.
+        backbone: parameters of its backbone or encoder.
+        figures: stored test figures of a run.
+    """
+
+    module: nn.Module
+    inputs: int
+    channels: int
+    size: int
+    backbone: int
+    figures: Mapping[str, Any]
+
+
+def measure(request: Mapping[str, Any], tell: Tell) -> None:
+    """Measure one item.
+
+    Args:
+        request: `item`, `batch_sizes`, `device`, `precision`, `memory_format`, `compile`, `threads`, `seconds`,
+            `repeats`, `classes`, `image_size`, `in_channels`, `spawned` (monotonic time), `memory` (bytes or None).
+        tell: receives `stage`, `facts` and `timing` events.
+    """
+    item = item_from_json(request["item"])
+    import torch
+
+    from medcli.models.device import choose_device, choose_precision
+    from medcli.prediction.predict import suits_channels_last
+
+    if request["threads"]:
+        torch.set_num_threads(request["threads"])
+    device = choose_device(request["device"])
+    precision = choose_precision(request["precision"], device)
+    load = _loader(item, request)
+    _limit(request["memory"], device)
+    imported, base = time.monotonic(), resident(_own())
+    tell({"stage": "building"})
+    network = load(device)
+    wanted = request["memory_format"]
+    last = suits_channels_last(network.module) if wanted == "auto" else wanted == "channels-last"
+    layout = torch.channels_last if last else torch.contiguous_format
+    network.module.to(memory_format=layout)
+    built = time.monotonic()
+    call = torch.compile(network.module, dynamic=False) if request["compile"] else network.module
+    passing = _Passing(call, network, device, precision, layout)
+    tell({"stage": "first pass"})
+    passing.prepare(1)()
+    passing.synchronise()
+    first = time.monotonic()
+    spawned = float(request["spawned"])
+    parameters = sum(one.numel() for one in network.module.parameters())
+    facts = Facts(
+        image_size=network.size,
+        in_channels=network.channels,
+        parameters=parameters,
+        backbone=network.backbone,
+        macs=_macs(network, passing),
+        weights_bytes=_bytes(network.module),
+        startup_seconds=first - spawned,
+        import_seconds=imported - spawned,
+        build_seconds=built - imported,
+        first_seconds=first - built,
+        base_bytes=base,
+        device=_name(device),
+        precision=precision,
+        memory_format="channels-last" if last else "channels-first",
+        threads=torch.get_num_threads(),
+        runtime=f"torch {torch.__version__}" + (", compiled" if request["compile"] else ""),
+        figures=network.figures,
+    )
+    tell({"facts": asdict(facts)})
+    too_large = 0
+    for size in sorted(request["batch_sizes"]):
+        if too_large:
+            lost = Timing(size, "out-of-memory", f"not tried: a batch of {too_large} did not fit")
+        else:
+            tell({"stage": f"batches of {size}"})
+            lost = _timed(passing, size, request, device)
+            too_large = size if lost.state == "out-of-memory" else 0
+        tell({"timing": asdict(lost)})
+
+
+class _Passing:
+    """Makes passes of a batch size: inputs are drawn once and lie on the device before any is timed."""
+
+    def __init__(
+        self,
+        call: Callable[..., Any],
+        network: _Network,
+        device: torch.device,
+        precision: Precision,
+        layout: torch.memory_format,
+    ) -> None:
+        self._call, self._network = call, network
+        self._device, self._precision, self._layout = device, precision, layout
+
+    def inputs(self, size: int) -> list[torch.Tensor]:
+        """Normal numbers, as normalised pictures have them; the same ones every time."""
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        shape = (size, self._network.channels, self._network.size, self._network.size)
+        drawn = (torch.randn(shape, generator=generator) for _ in range(self._network.inputs))
+        return [one.to(self._device).contiguous(memory_format=self._layout) for one in drawn]
+
+    def prepare(self, size: int) -> Callable[[], Any]:
+        """A function that makes one pass: eval mode, no gradients, nothing copied."""
+        import torch
+
+        from medcli.models.device import autocast
+
+        inputs = self.inputs(size)
+
+        def run() -> Any:
+            with torch.inference_mode(), autocast(self._device, self._precision):
+                return self._call(*inputs)
+
+        return run
+
+    def synchronise(self) -> None:
+        """Wait until the device has done what it was given."""
+        import torch
+
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elif self._device.type == "mps":
+            torch.mps.synchronize()
+
+
+def _timed(passing: _Passing, size: int, request: Mapping[str, Any], device: torch.device) -> Timing:
+    import torch
+
+    cuda = device.type == "cuda"
+    gc.collect()
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    fresh = reset_peak()
+    try:
+        run = passing.prepare(size)
+        began = time.perf_counter()
+        run()
+        passing.synchronise()
+        first = time.perf_counter() - began
+        sample = time_passes(run, passing.synchronise, box=request["seconds"], repeats=request["repeats"])
+    except Exception as error:
+        state, reason = describe_failure(error)
+        return Timing(size, "out-of-memory" if state == "out-of-memory" else "failed", reason)
+    return Timing(
+        size,
+        median_ms=sample.median * 1e3,
+        p90_ms=sample.p90 * 1e3,
+        images_per_second=size / sample.median,
+        passes=len(sample.seconds),
+        warmups=sample.warmups + 1,
+        compile_seconds=first if request["compile"] else None,
+        peak_bytes=peak_resident(),
+        peak_of="batch" if fresh else "process",
+        device_bytes=torch.cuda.max_memory_allocated(device) if cuda else None,
+    )
+
+
+def _loader(item: Item, request: Mapping[str, Any]) -> Callable[[torch.device], _Network]:
+    """Import what makes the network; the function returned makes it."""
+    if item.kind == "run":
+        return lambda device: _run(item, device)
+    from medcli.models.build import build_classifier
+    from medcli.registry.cards import read_card
+    from medcli.registry.discovery import ARCHITECTURES, DIFFERENCE_MODELS, discover, find, load_factory
+
+    group = DIFFERENCE_MODELS if item.kind == "difference" else ARCHITECTURES
+    entry = find(discover(), item.name, group)
+    card = read_card(entry)
+    channels = request["in_channels"] or (card.in_channels if card else None) or 3
+    size = request["image_size"] or (card.input_size if card else None) or _FALLBACK_SIZE
+    factory: Any = load_factory(entry)
+
+    def classifier(device: torch.device) -> _Network:
+        from medcli.data.target import Target
+        from medcli.models.spec import ModelSpec
+
+        names = tuple(str(index) for index in range(request["classes"]))
+        target = Target("binary" if len(names) == 2 else "multiclass", names)
+        spec = ModelSpec(architecture=item.name, in_channels=channels, image_size=size, target=target)
+        network = build_classifier(spec, seed=0).classifier.eval().to(device)
+        return _Network(network, 1, channels, size, network.parameter_counts().backbone, {})
+
+    def difference(device: torch.device) -> _Network:
+        from medcli.errors import RunFailure
+
+        network = factory(in_channels=channels, image_size=size)
+        if not hasattr(network, "encoder") or not hasattr(network, "parameters"):
+            raise RunFailure(f"`{item.name}` gave a {type(network).__name__} without `encoder`", code="broken-plugin")
+        count = sum(one.numel() for one in network.encoder.parameters())
+        return _Network(network.eval().to(device), 2, channels, size, count, {})
+
+    return difference if item.kind == "difference" else classifier
+
+
+def _run(item: Item, device: torch.device) -> _Network:
+    """A trained model, as `predict` uses it."""
+    from medcli.models.build import load_run
+    from medcli.prediction.finish import read_evaluations
+    from medcli.runs.directory import open_run
+
+    run = open_run(item.name)
+    loaded = load_run(run, device)
+    loaded.predictor.eval()
+    stored = read_evaluations(run.path)
+    figures = next((stored[split]["figures"] for split in ("test", "val") if split in stored), {})
+    kept = {
+        name: {key: figures[name].get(key) for key in ("value", "low", "high")}
+        for name in ("auc", "accuracy")
+        if name in figures
+    }
+    counts = loaded.classifier.parameter_counts()
+    how = loaded.preprocessing
+    return _Network(loaded.predictor, 1, how.channels, how.image_size, counts.backbone, kept)
+
+
+def _macs(network: _Network, passing: _Passing) -> int | None:
+    """For one image: half the floating-point operations of convolutions, matrix products and attention."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network.module(*passing.inputs(1))
+    except Exception:
+        # An operator that cannot be traced this way can still be timed.
+        return None
+    return int(counter.get_total_flops()) // 2
+
+
+def _bytes(module: nn.Module) -> int:
+    """Of all tensors in its state, each counted once."""
+    seen = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in module.state_dict().values()}
+    return sum(seen.values())
+
+
+def _limit(resident_bytes: int | None, device: torch.device) -> None:
+    """A hard wall behind the limit that the parent watches, for one that takes memory faster than it is looked at."""
+    if resident_bytes is not None and device.type == "cpu":
+        wall = resident_bytes + _RESERVE
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_DATA, (wall, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
+def _name(device: torch.device) -> str:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return _processor() if device.type == "cpu" else device.type
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError, IndexError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return f"cpu: {line.partition(':')[2].strip()}"
+    return "cpu"
+
+
+def _own() -> int:
+    import os
+
+    return os.getpid()
