@@ -47,6 +47,9 @@ COMMAND_TABLE: Mapping[str, Place] = {
         "medcli.cli.commands.calibrate:calibrate", "turn scores into probabilities, fitted on validation cases"
     ),
     "predict": Place("medcli.cli.commands.predict:predict", "apply a run to image files"),
+    "benchmark": Place(
+        "medcli.cli.commands.benchmark:benchmark", "measure speed and memory of architectures, and train them briefly"
+    ),
     "models list": Place("medcli.cli.commands.models:list_models", "list the architectures that can be built"),
     "models show": Place("medcli.cli.commands.models:show_model", "show the card of an architecture, and its layers"),
     "models recommend": Place(

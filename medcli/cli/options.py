@@ -34,6 +34,7 @@ __all__ = [
     "Flags",
     "InputsArgument",
     "Judged",
+    "MeasuredItems",
     "NewFileArgument",
     "NewPlugin",
     "OptionalArchitecture",
@@ -130,6 +131,14 @@ OptionalArchitectureOrRun = Annotated[
     Positional(
         "ARCH|RUN",
         "architecture, or run whose weights are adapted; not needed where a file or `--resume` names it",
+        "architecture|run",
+    ),
+]
+MeasuredItems = Annotated[
+    tuple[str, ...],
+    Positional(
+        "ARCH|FAMILY|RUN|BUNDLE",
+        "architectures, difference models, families, run directories or bundles",
         "architecture|run",
     ),
 ]

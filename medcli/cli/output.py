@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -211,6 +212,26 @@ class Output:
             self.stderr.flush()
 
         return show
+
+    def live_line(self) -> Callable[[str], None]:
+        """A function that shows one line in the place of the one before, on a terminal; nothing elsewhere."""
+        if self.settings.quiet or not self._live():
+            return lambda text: None
+
+        def show(text: str) -> None:
+            room = max(20, shutil.get_terminal_size().columns - 1)
+            self.stderr.write(f"\r\x1b[K{text[:room]}")
+            self.stderr.flush()
+
+        return show
+
+    def answer_width(self) -> int | None:
+        """Columns of the terminal that shows the answer; None where it goes elsewhere and may be as wide as it is."""
+        return shutil.get_terminal_size().columns if self.stdout.isatty() else None
+
+    def answer_colour(self) -> bool:
+        """Whether the answer may carry colour."""
+        return colour_allowed(self.stdout, self.settings.no_color)
 
     def can_ask(self) -> bool:
         """Whether a person at a terminal can answer a question."""

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from medcli.settings.fields import Field, fields_of
 from medcli.settings.groups import (
+    BenchmarkSettings,
     CalibrationSettings,
     ClinicalSettings,
     CompareSettings,
@@ -112,6 +113,7 @@ IMAGE_STORE = ("cache", "cache_limit")
 _CALIBRATED = ("temperature", "vector", "platt", "beta", "isotonic")
 _FINETUNED = ("frozen", "layerwise", "gradual", "full", "lp-ft", "knn")
 _SEARCHED = ("scratch", "frozen", "layerwise", "gradual", "full", "lp-ft", "lora")
+_BENCHED = ("scratch", "frozen", "layerwise", "gradual", "full", "lp-ft", "knn", "lora")
 
 
 def _output(*names: str) -> Part:
@@ -224,6 +226,36 @@ _TABLE: tuple[CommandSettings, ...] = (
             Part(EvaluationSettings, only=("ten_crop", "raw")),
             Part(ComputeSettings, without=("seed",)),
             Part(OutputSettings, without=("preset",)),
+        ),
+        layered=True,
+    ),
+    CommandSettings(
+        "benchmark",
+        (
+            Part(BenchmarkSettings),
+            Part(ModelShowSettings, only=("classes",)),
+            Part(StrategySettings, only=("strategy",), words={"strategy": _BENCHED}),
+            Part(LoraSettings, only=("random_weights",)),
+            Part(DataSettings),
+            Part(
+                TrainingSettings,
+                only=(
+                    "epochs",
+                    "lr",
+                    "weight_decay",
+                    "monitor",
+                    "loss",
+                    "class_weights",
+                    "augment",
+                    "modality",
+                    "compile",
+                    "resume",
+                ),
+            ),
+            Part(ComputeSettings),
+            Part(RuntimeSettings),
+            Part(EvaluationSettings, only=("bootstrap",)),
+            _output(*_SOURCES, *_WRITING, "verbose", "no_progress"),
         ),
         layered=True,
     ),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from medcli.settings.adaptation_groups import LoraSettings, StrategySettings
+from medcli.settings.benchmark_group import BenchmarkSettings
 from medcli.settings.command_groups import (
     CalibrationSettings,
     ClinicalSettings,
@@ -33,6 +34,7 @@ from medcli.settings.option import COMPUTE, DATA, LEARN, MODEL, REGULARISE, RUN,
 from medcli.settings.output_group import OutputSettings
 
 __all__ = [
+    "BenchmarkSettings",
     "CalibrationSettings",
     "ClinicalSettings",
     "CompareSettings",
