@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,8 +24,9 @@ from medcli.prediction.feature_cache import FeatureCache
 from medcli.runs.directory import RunDirectory, open_run
 from medcli.training.adapting import adapt, checkpointed, run_origin, take_base
 from medcli.training.best import Best
-from medcli.training.checkpoint import Position, conditions, load_checkpoint, restore
+from medcli.training.checkpoint import Position
 from medcli.training.class_weights import class_weights
+from medcli.training.following import follow, prolonged, take_up, unwrapped
 from medcli.training.frozen import (
     HeadAverage,
     HeadFeatures,
@@ -36,10 +37,9 @@ from medcli.training.frozen import (
 )
 from medcli.training.imbalance import adjustment_of, augmentation_of, mixing_of
 from medcli.training.inputs import describe_cases, enlargement_note, open_splits, storage_notes
-from medcli.training.interruption import Interruption
 from medcli.training.join import everything_learns, join, launcher_note, normalisation_note, own_device
-from medcli.training.journal import RunJournal, raw_of, unwrapped
-from medcli.training.loop import Ema, Parts, fit
+from medcli.training.journal import RunJournal, raw_of
+from medcli.training.loop import Ema, Parts, Trained
 from medcli.training.losses import make_criterion
 from medcli.training.memory import explain_out_of_memory
 from medcli.training.nearest import judge_neighbours
@@ -51,9 +51,8 @@ from medcli.training.progress import TrainingProgress
 from medcli.training.sampling import balanced_chances
 from medcli.training.schedules import Schedule
 from medcli.training.strategies import plan_tuning, render_tuning
-from medcli.training.team import explain_lost
 
-__all__ = ["Prepared", "Trained", "prepare", "raw_of", "train", "unwrapped"]
+__all__ = ["Prepared", "prepare", "raw_of", "train", "unwrapped"]
 
 
 @dataclass(frozen=True)
@@ -79,21 +78,6 @@ class Prepared:
     precision: Precision
     notes: tuple[str, ...]
     features: HeadFeatures | None = None
-
-
-@dataclass(frozen=True)
-class Trained:
-    """How a training ended.
-
-    Args:
-        position: where it stands.
-        signal: the signal that interrupted it, or 0.
-        early: whether patience ended it.
-    """
-
-    position: Position
-    signal: int
-    early: bool
 
 
 def prepare(
@@ -290,59 +274,32 @@ def train(
     journal = RunJournal(prepared, run, progress)
     if prepared.plan.spec.head_kind == "knn":
         return Trained(judge_neighbours(prepared, journal), 0, False)
-    position = Position(best=Best(prepared.plan.monitor))
-    last = settings.epochs
+    position, last = Position(best=Best(prepared.plan.monitor)), settings.epochs
     if resume:
-        position = continue_from(prepared, run, say)
-        if extend:
-            # A run that was stopped first finishes what it planned; one that ended early goes on from where it ended.
-            ended = not position.batch and (position.epoch >= settings.epochs or was_patient(prepared, position))
-            last = (position.epoch if ended else settings.epochs) + extend
-            position = replace(position, best=replace(position.best, waited=0))
+        position, last = prolonged(continue_from(prepared, run, say), settings, extend)
     elif probes(prepared.plan):
         with explain_out_of_memory(prepared.plan):
             for sentence in probe_head(prepared, cache=FeatureCache()):
                 say(sentence)
     images = len(parts.batches.samples)
-    progress.start(epochs=last, steps=len(parts.batches), images=images, first_epoch=position.epoch)
-    try:
-        agree = parts.team.agreed if parts.team.of > 1 else None
-        with Interruption(agree) as interruption, explain_out_of_memory(prepared.plan), explain_lost(parts.team.of):
-            position = fit(parts, position, journal, interruption, last)
-            journal.write_best(position)
-    finally:
-        progress.finish()
-    finished = position.epoch >= last or position.best.exhausted(settings.patience)
-    return Trained(position, 0 if finished else interruption.signal, position.epoch < last)
-
-
-def was_patient(prepared: Prepared, position: Position) -> bool:
-    """Whether patience ended the run before its last epoch."""
-    return position.best.exhausted(prepared.plan.training.patience)
+    return follow(parts, prepared.plan, journal, position, last, images=images, team=parts.team)
 
 
 def continue_from(prepared: Prepared, run: RunDirectory, say: Callable[[str], None]) -> Position:
     """Restore a checkpoint into the parts; says what keeps the continuation from being bit-exact."""
     parts = prepared.parts
-    checkpoint = load_checkpoint(run.checkpoint_file)
-    if prepared.features is not None:
+    if prepared.features is not None and run.checkpoint_file.is_file():
         refuse_other_backbone(run, prepared.features.extractor)
-    optimizer = unwrapped(parts.optimizer)
-    restore(
-        checkpoint,
+    return take_up(
+        run,
         model=checkpointed(prepared.plan, parts.classifier),
         ema=None if parts.ema is None else checkpointed(prepared.plan, parts.ema.module),
-        optimizer=optimizer,
+        optimizer=parts.optimizer,
+        accelerator=parts.accelerator,
         device=prepared.device,
+        say=say,
         rank=parts.team.place.rank,
     )
-    if checkpoint.scaler and parts.accelerator.scaler is not None:
-        parts.accelerator.scaler.load_state_dict(dict(checkpoint.scaler))
-    now = conditions(optimizer, prepared.device)
-    changed = [f"{name} {old} -> {now[name]}" for name, old in checkpoint.conditions.items() if now.get(name) != old]
-    if changed:
-        say(f"the continuation is exact only up to rounding: {', '.join(changed)}")
-    return checkpoint.position
 
 
 def require_splits(plan: Plan) -> None:

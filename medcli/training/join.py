@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -17,14 +18,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from medcli.errors import UsageProblem
 from medcli.models.device import Precision, choose_device
-from medcli.training.plan import Plan
+from medcli.settings.groups import ComputeSettings, TrainingSettings
 from medcli.training.processes import Place, place, refuse_more_than_cores
 from medcli.training.team import Team
 
 __all__ = ["everything_learns", "join", "launcher_note", "normalisation_note", "own_device", "to_start"]
 
 
-def to_start(plan: Plan) -> int:
+class Placed(Protocol):
+    """What decides where a training runs."""
+
+    @property
+    def training(self) -> TrainingSettings: ...
+
+    @property
+    def compute(self) -> ComputeSettings: ...
+
+
+def to_start(plan: Placed) -> int:
     """How many processes this one must start: 0 where it trains itself, alone or as one that a launcher has started.
 
     Raises:
@@ -38,7 +49,7 @@ def to_start(plan: Plan) -> int:
     return count
 
 
-def own_device(plan: Plan, where: Place) -> torch.device:
+def own_device(plan: Placed, where: Place) -> torch.device:
     """The device of one process.
 
     Raises:
@@ -91,7 +102,7 @@ def own_device(plan: Plan, where: Place) -> torch.device:
     return device
 
 
-def join(plan: Plan, device: torch.device, precision: Precision) -> tuple[Accelerator, Team]:
+def join(plan: Placed, device: torch.device, precision: Precision) -> tuple[Accelerator, Team]:
     """Find the other processes, if there are any, and the engine for them all.
 
     Raises:
@@ -124,7 +135,7 @@ def join(plan: Plan, device: torch.device, precision: Precision) -> tuple[Accele
     return accelerator, Team(where, dist.new_group(backend="gloo"), sharded)
 
 
-def _refuse_unknown_engines(plan: Plan, device: torch.device, environ: Mapping[str, str]) -> bool:
+def _refuse_unknown_engines(plan: Placed, device: torch.device, environ: Mapping[str, str]) -> bool:
     """Whether parameters are to be spread over the processes."""
 
     def asked(name: str) -> bool:

@@ -19,13 +19,14 @@ from medcli.runs.directory import RunDirectory
 from medcli.runs.records import append_log, append_metrics
 from medcli.training.adapting import checkpointed, keep_adapter
 from medcli.training.checkpoint import Position, save_checkpoint
+from medcli.training.following import unwrapped
 from medcli.training.frozen import best_head, keep_head, learner
 from medcli.training.progress import TrainingProgress
 
 if TYPE_CHECKING:
     from medcli.training.engine import Prepared
 
-__all__ = ["RunJournal", "raw_of", "unwrapped"]
+__all__ = ["RunJournal", "raw_of"]
 
 
 def raw_of(prepared: Prepared, network: nn.Module, split: str) -> torch.Tensor:
@@ -75,7 +76,7 @@ class RunJournal:
         if self.prepared.parts.team.first:
             keep_head(self.run, state, features.extractor)
 
-    def write_best(self, position: Position) -> None:
+    def ended(self, position: Position) -> None:
         """Write the whole network with the best head, where epochs have kept the head alone."""
         best = None if self.prepared.features is None else best_head(self.run, self.prepared.built.classifier)
         if best is not None:
@@ -128,9 +129,3 @@ class RunJournal:
             device=self.prepared.device,
             randomness=randomness,
         )
-
-
-def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimiser inside accelerate's wrapper."""
-    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
-    return inner

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Protocol
@@ -31,7 +31,7 @@ from medcli.training.schedules import Schedule
 from medcli.training.strategies import Tuning
 from medcli.training.team import Team
 
-__all__ = ["CaseBatches", "Ema", "Journal", "Parts", "fit", "learn_window"]
+__all__ = ["CaseBatches", "Course", "Ema", "Journal", "Parts", "Trained", "fit", "learn_window"]
 
 
 class CaseBatches(Protocol):
@@ -43,6 +43,81 @@ class CaseBatches(Protocol):
     def __len__(self) -> int: ...
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training ended.
+
+    Args:
+        position: where it stands.
+        signal: the signal that interrupted it, or 0.
+        early: whether patience ended it.
+    """
+
+    position: Position
+    signal: int
+    early: bool
+
+
+class Window(Protocol):
+    """Cases that go through the network together; the loop itself asks which they are and no more."""
+
+    @property
+    def index(self) -> Tensor: ...
+
+
+class Windows(Protocol):
+    """The batches of every epoch, in an order that depends on the epoch alone."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]: ...
+
+
+class Course(Protocol):
+    """What the loop needs of a training, whatever learns and from what: classes of images, or maps of pairs."""
+
+    @property
+    def settings(self) -> TrainingSettings: ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    @property
+    def batches(self) -> Windows: ...
+
+    @property
+    def network(self) -> nn.Module:
+        """The network whose figures count."""
+        ...
+
+    def describe(self, cases: Sequence[int], /) -> str:
+        """Cases by position, for error messages."""
+        ...
+
+    def begin_epoch(self, epoch: int, fresh: bool) -> None:
+        """Get ready to learn: `fresh` at its beginning, not where it is taken up in its middle."""
+        ...
+
+    def begin_step(self, epoch: int, steps: int) -> None:
+        """Before the optimiser step that follows `steps` others: which rates are the peaks of the schedule."""
+        ...
+
+    def learn(self, window: Sequence[Any], epoch: int) -> Tensor:
+        """One optimiser step from the batches of one accumulation window; the mean loss, still on the device."""
+        ...
+
+    def end_step(self, steps: int) -> None:
+        """After the optimiser step that is the `steps`th."""
+        ...
+
+    def figures(self) -> Mapping[str, float]:
+        """What the epoch's training gave besides its loss."""
+        ...
 
 
 class Ema(Protocol):
@@ -99,6 +174,30 @@ class Parts:
         """The network whose figures count: the average where there is one."""
         return self.ema.module if self.ema is not None else self.classifier
 
+    def begin_epoch(self, epoch: int, fresh: bool) -> None:  # noqa: ARG002 (part of the protocol)
+        """Let the blocks in that join now."""
+        if self.tuning is not None:
+            self.tuning.begin_epoch(self.classifier, epoch)
+        self.classifier.train()
+
+    def begin_step(self, epoch: int, steps: int) -> None:
+        """Set the rates of single blocks."""
+        if self.tuning is not None:
+            self.tuning.set_peaks(self.optimizer, epoch, steps)
+
+    def learn(self, window: Sequence[Batch], epoch: int) -> Tensor:
+        """See `learn_window`."""
+        return learn_window(self, window, epoch)
+
+    def end_step(self, steps: int) -> None:
+        """Move the average."""
+        if self.ema is not None:
+            self.ema.update(self.classifier, step=steps)
+
+    def figures(self) -> Mapping[str, float]:
+        """Nothing but the loss."""
+        return {}
+
     def images(self, batch: Batch, epoch: int) -> Tensor:
         """A batch as the network sees it in training: on the device, augmented, normalised."""
         device = self.accelerator.device
@@ -139,6 +238,10 @@ class Journal(Protocol):
         """Write the checkpoint."""
         ...
 
+    def ended(self, position: Position) -> None:
+        """The loop is over, for whatever reason: write what was put off until then."""
+        ...
+
 
 def learn_window(parts: Parts, window: Sequence[Batch], epoch: int) -> Tensor:
     """One optimiser step from the batches of one accumulation window; returns the mean loss, still on the device.
@@ -165,20 +268,16 @@ def learn_window(parts: Parts, window: Sequence[Batch], epoch: int) -> Tensor:
     return total / count
 
 
-def learn_epoch(parts: Parts, position: Position, interruption: Interruption, watch: TrainingProgress) -> Position:
+def learn_epoch(parts: Course, position: Position, interruption: Interruption, watch: TrainingProgress) -> Position:
     """Learn the rest of the epoch that `position` stands in; returns early, after a whole step, when interrupted."""
-    if parts.tuning is not None:
-        parts.tuning.begin_epoch(parts.classifier, position.epoch)
-    parts.classifier.train()
-    stream: Iterator[Batch] = parts.batches.epoch(position.epoch, start=position.batch)
-    pending: tuple[Tensor, Sequence[Batch]] | None = None
+    parts.begin_epoch(position.epoch, not position.batch)
+    stream: Iterator[Window] = parts.batches.epoch(position.epoch, start=position.batch)
+    pending: tuple[Tensor, Sequence[Window]] | None = None
     while window := tuple(islice(stream, parts.settings.accumulate)):
-        if parts.tuning is not None:
-            parts.tuning.set_peaks(parts.optimizer, position.epoch, position.steps)
+        parts.begin_step(position.epoch, position.steps)
         set_rate(parts.optimizer, parts.schedule.factor(position.steps, position.plateau.factor))
-        loss = learn_window(parts, window, position.epoch)
-        if parts.ema is not None:
-            parts.ema.update(parts.classifier, step=position.steps + 1)
+        loss = parts.learn(window, position.epoch)
+        parts.end_step(position.steps + 1)
         # The loss is read one window late, so that a GPU has the next window queued while we wait for it.
         if pending is not None:
             position = _account(parts, position, *pending, watch)
@@ -190,7 +289,7 @@ def learn_epoch(parts: Parts, position: Position, interruption: Interruption, wa
 
 
 def _account(
-    parts: Parts, position: Position, loss: Tensor, window: Sequence[Batch], watch: TrainingProgress
+    parts: Course, position: Position, loss: Tensor, window: Sequence[Window], watch: TrainingProgress
 ) -> Position:
     value, count = float(loss), sum(len(batch.index) for batch in window)
     if not math.isfinite(value):
@@ -206,7 +305,7 @@ def _account(
     return position
 
 
-def fit(parts: Parts, position: Position, journal: Journal, interruption: Interruption, last_epoch: int) -> Position:
+def fit(parts: Course, position: Position, journal: Journal, interruption: Interruption, last_epoch: int) -> Position:
     """Train from `position` up to `last_epoch` epochs, until patience runs out, or until interrupted."""
     settings = parts.settings
     while position.epoch < last_epoch and not position.best.exhausted(settings.patience):
@@ -223,6 +322,7 @@ def fit(parts: Parts, position: Position, journal: Journal, interruption: Interr
         row: dict[str, Any] = {
             "epoch": position.epoch,
             "train_loss": position.loss_sum / max(1, position.seen),
+            **parts.figures(),
             **{f"val_{name}": value for name, value in figures.items()},
             "lr": parts.optimizer.param_groups[0]["lr"],
             "best": is_best,

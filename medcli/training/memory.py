@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 
 from medcli.errors import RunFailure
-from medcli.training.plan import Plan
+from medcli.settings.groups import ComputeSettings, TrainingSettings
 
-__all__ = ["explain_out_of_memory"]
+__all__ = ["Sized", "explain_out_of_memory"]
+
+
+class Sized(Protocol):
+    """What decides how much memory a training takes."""
+
+    @property
+    def training(self) -> TrainingSettings: ...
+
+    @property
+    def compute(self) -> ComputeSettings: ...
+
+    @property
+    def image_size(self) -> int: ...
 
 
 @contextmanager
-def explain_out_of_memory(plan: Plan) -> Iterator[None]:
+def explain_out_of_memory(plan: Sized) -> Iterator[None]:
     """Turn a device's or the machine's out-of-memory error into advice.
 
     Raises:
@@ -31,12 +45,12 @@ def explain_out_of_memory(plan: Plan) -> Iterator[None]:
         raise RunFailure(_sentence(plan), hint=_advice(plan), code="out-of-memory") from error
 
 
-def _sentence(plan: Plan) -> str:
-    size = plan.preprocessing.image_size
+def _sentence(plan: Sized) -> str:
+    size = plan.image_size
     return f"out of memory with batches of {plan.compute.batch_size} images of {size} × {size} pixels"
 
 
-def _advice(plan: Plan) -> str:
+def _advice(plan: Sized) -> str:
     advice = []
     batch = plan.compute.batch_size
     if batch > 1:
@@ -45,5 +59,5 @@ def _advice(plan: Plan) -> str:
         advice.append("`--grad-checkpointing`")
     if plan.compute.precision == "fp32":
         advice.append("`--precision bf16`")
-    advice.append(f"`--image-size {max(32, plan.preprocessing.image_size // 2)}`")
+    advice.append(f"`--image-size {max(32, plan.image_size // 2)}`")
     return "try " + ", ".join(advice)

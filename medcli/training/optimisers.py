@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2
+from torch import nn
 
 from medcli.models.classifier import Classifier
 from medcli.settings.groups import TrainingSettings
 from medcli.training.strategies import Tuning
 from medcli.training.strategies import parameter_groups as tuned_groups
 
-__all__ = ["make_optimizer", "parameter_groups", "set_rate", "undecayed"]
+__all__ = ["make_optimizer", "optimizer_over", "parameter_groups", "set_rate", "undecayed"]
 
 
-def parameter_groups(
-    classifier: Classifier, lr: float, weight_decay: float, loraplus: float = 1.0
-) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, lr: float, weight_decay: float, loraplus: float = 1.0) -> list[dict[str, Any]]:
     """Groups of trainable parameters, input to output, norms and biases without weight decay.
 
     Every group carries its own `peak_lr`, which schedules multiply. With `loraplus` the second factors of adapters
     learn at that multiple of the rate (LoRA+, Hayou et al. 2024).
     """
-    named = {name: value for name, value in classifier.named_parameters() if value.requires_grad}
-    bare = undecayed(classifier)
+    named = {name: value for name, value in network.named_parameters() if value.requires_grad}
+    bare = undecayed(network)
     decayed, plain = [n for n in named if n not in bare], [n for n in named if n in bare]
     fast = [n for n in decayed if ".lora_B." in n and loraplus != 1.0]
     decayed = [n for n in decayed if n not in fast]
@@ -39,13 +39,11 @@ def parameter_groups(
     ]
 
 
-def undecayed(classifier: Classifier) -> frozenset[str]:
+def undecayed(network: nn.Module) -> frozenset[str]:
     """Names of parameters that are never decayed: norms, biases, and what the network's authors name."""
-    own = set(getattr(classifier.backbone, "no_weight_decay", set)())
+    own = set(getattr(getattr(network, "backbone", network), "no_weight_decay", set)())
     return frozenset(
-        name
-        for name, value in classifier.named_parameters()
-        if value.ndim <= 1 or name.removeprefix("backbone.") in own
+        name for name, value in network.named_parameters() if value.ndim <= 1 or name.removeprefix("backbone.") in own
     )
 
 
@@ -65,6 +63,13 @@ def make_optimizer(
         groups = parameter_groups(classifier, settings.lr, settings.weight_decay, loraplus)
     else:
         groups = tuned_groups(classifier, tuning, settings.weight_decay, undecayed(classifier))
+    return optimizer_over(groups, settings, device)
+
+
+def optimizer_over(
+    groups: Sequence[Mapping[str, Any]], settings: TrainingSettings, device: torch.device
+) -> torch.optim.Optimizer:
+    """The optimiser of the settings over groups of `parameter_groups`."""
     own = [{key: value for key, value in group.items() if key != "names"} for group in groups]
     if not own:  # neighbours learn nothing; a group of nothing keeps the rest of the machinery as it is
         own = [{"params": [], "lr": settings.lr, "peak_lr": settings.lr, "block": 0}]

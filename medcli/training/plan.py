@@ -58,6 +58,11 @@ class Plan:
     swap: Swap | None = None
     lora: LoraSettings | None = None
 
+    @property
+    def image_size(self) -> int:
+        """Side of the input in pixels."""
+        return self.preprocessing.image_size
+
 
 def plan_training(
     data: DataSet,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,31 +11,22 @@ import torch
 
 from medcli.data.record import data_record
 from medcli.data.subset import take
-from medcli.errors import MedcliError, UsageProblem
 from medcli.evaluation.figures import Evaluation
 from medcli.evaluation.predictions import Predictions
 from medcli.evaluation.render import render
 from medcli.models.build import load_run
 from medcli.prediction.finish import write_predictions
 from medcli.prediction.predict import as_predictions
-from medcli.runs.directory import RunDirectory, claim_run, plan_run, refuse_occupied, replace_text
-from medcli.runs.records import (
-    append_log,
-    append_metrics,
-    read_metrics,
-    truncate_metrics,
-    write_config,
-    write_data,
-    write_environment,
-)
-from medcli.runs.status import State, Status, held, now, read_status, refuse_busy, write_status
+from medcli.runs.directory import RunDirectory, claim_run, plan_run, replace_text
+from medcli.runs.records import append_log, read_metrics
 from medcli.training.best import Best
-from medcli.training.checkpoint import load_checkpoint
 from medcli.training.dry_run import DryRun, dry_run
-from medcli.training.engine import Prepared, Trained, prepare, raw_of, require_splits, train
+from medcli.training.engine import Prepared, prepare, raw_of, require_splits, train
 from medcli.training.frozen import passes
 from medcli.training.imbalance import distortions
 from medcli.training.interruption import Interrupted
+from medcli.training.keeping import Beginning, completed, kept, reserve, stopped
+from medcli.training.loop import Trained
 from medcli.training.nearest import few_neighbours
 from medcli.training.overfit import Overfit, overfit_batch
 from medcli.training.plots import draw_curves, draw_evaluation
@@ -105,39 +93,27 @@ def conduct(start: Start, watch: Watch, *, command: str, out: str | None, overwr
     if place().rank > 0:
         return _attend(start, watch)
     if start.run is None:
-        _reserve(run, overwrite=overwrite, confirm=watch.confirm)
+        reserve(run, overwrite=overwrite, confirm=watch.confirm)
     prepared = prepare(plan, progress=watch.reading)
     for note in prepared.notes:
         watch.say(note)
     if start.run is None:
         claim_run(run, command=command, overwrite=overwrite)
-    with held(run):
-        began = _begin(start, prepared, run, command)
+    with kept(run, _beginning(start, prepared, command)) as began:
         prepared.parts.team.from_first(str(run.path.resolve()))
 
         def say(text: str) -> None:
             watch.say(text)
             append_log(run, text)
 
-        try:
-            append_log(run, f"{command} {plan.spec.architecture}: {'continued' if start.run else 'started'}")
-            for note in prepared.notes:
-                append_log(run, note)
-            with tracked(watch.progress, plan.training.log_with, run, start.resolved) as progress:
-                trained = train(prepared, run, progress, resume=start.run is not None, extend=start.extend, say=say)
-            if trained.signal:
-                append_log(run, f"stopped by signal {trained.signal}")
-                raise _stopped(run, began, trained)
-            outcome = finish(prepared, run, trained)
-        except Interrupted:
-            raise
-        except BaseException as error:
-            _failed(run, began, error)
-            raise
-        append_log(
-            run, f"completed: best epoch {outcome.best.epoch + 1}, {outcome.best.monitor} {outcome.best.value:.5g}"
-        )
-        write_status(run, _status(began, "completed", trained))
+        for note in prepared.notes:
+            append_log(run, note)
+        with tracked(watch.progress, plan.training.log_with, run, start.resolved) as progress:
+            trained = train(prepared, run, progress, resume=start.run is not None, extend=start.extend, say=say)
+        if trained.signal:
+            raise stopped(run, began, trained)
+        outcome = finish(prepared, run, trained)
+        completed(run, began, trained)
         return outcome
 
 
@@ -227,37 +203,24 @@ def try_one_batch(start: Start, watch: Watch) -> Overfit:
     return overfit_batch(prepared)
 
 
-def _reserve(run: RunDirectory, *, overwrite: bool, confirm: Callable[[str], bool]) -> None:
-    """Settle whether the directory may be used before any image is read; nothing is touched yet."""
-    refuse_occupied(run, overwrite=overwrite)
-    if run.path.is_dir() and any(run.path.iterdir()):
-        refuse_busy(run)
-        if not confirm(f"replace the run in `{run.path}`?"):
-            raise UsageProblem("not replaced, as you asked", where="--overwrite", code="not-confirmed")
-
-
-def _begin(start: Start, prepared: Prepared, run: RunDirectory, command: str) -> Status:
-    """Record what this training is, or mark that it goes on."""
-    plan = start.plan
+def _beginning(start: Start, prepared: Prepared, command: str) -> Beginning:
+    """What this training is."""
+    plan, tuning = start.plan, prepared.parts.tuning
     skipped = tuple(item for batches in prepared.batches.values() for item in batches.skipped)
-    record = data_record(replace(plan.data, skipped=(*plan.data.skipped, *skipped)))
-    if start.run is None:
-        write_config(run, start.resolved)
-        write_data(run, record)
-        if prepared.parts.tuning is not None:
-            table = json.dumps(tuning_to_json(prepared.parts.tuning), indent=1)
-            replace_text(run.path / "groups.json", table + "\n")
-        write_environment(run, plugins=[prepared.built.entry.origin], facts=_facts(prepared))
-        status = Status("running", command, now(), now(), epochs=plan.training.epochs)
-    else:
-        status = replace(read_status(run), state="running", updated=now(), error="")
-        marker = {"event": "resumed", "time": now(), "extend": start.extend, "data_changes": list(start.data_changes)}
-        truncate_metrics(run, load_checkpoint(run.checkpoint_file).position.epoch)
-        append_metrics(run, marker)
-        if start.data_changes:
-            write_data(run, record | {"accepted_changes": list(start.data_changes)})
-    write_status(run, status)
-    return status
+    groups = {} if tuning is None else {"groups.json": json.dumps(tuning_to_json(tuning), indent=1) + "\n"}
+    return Beginning(
+        command,
+        start.resolved,
+        plan.spec.architecture,
+        data_record(replace(plan.data, skipped=(*plan.data.skipped, *skipped))),
+        [prepared.built.entry.origin],
+        _facts(prepared),
+        plan.training.epochs,
+        goes_on=start.run is not None,
+        extend=start.extend,
+        data_changes=start.data_changes,
+        files=groups,
+    )
 
 
 def _facts(prepared: Prepared) -> dict[str, object]:
@@ -273,34 +236,3 @@ def _facts(prepared: Prepared) -> dict[str, object]:
         # What must be made up for by calibration on untouched data before probabilities are read as such.
         "probabilities_distorted_by": list(distortions(prepared.plan.training, prepared.plan.loss)),
     }
-
-
-def _status(began: Status, state: State, trained: Trained) -> Status:
-    position = trained.position
-    best = {"epoch": position.best.epoch + 1, "monitor": position.best.monitor, "value": position.best.value}
-    return replace(
-        began,
-        state=state,
-        updated=now(),
-        epoch=position.epoch,
-        best=best if position.best.epoch >= 0 and math.isfinite(position.best.value) else {},
-    )
-
-
-def _stopped(run: RunDirectory, began: Status, trained: Trained) -> Interrupted:
-    write_status(run, _status(began, "interrupted", trained))
-    return Interrupted(
-        trained.signal,
-        f"stopped in epoch {trained.position.epoch + 1}; everything is saved in `{run.path}`",
-        f"continue with `medcli {began.command} --resume {run.path}`",
-    )
-
-
-def _failed(run: RunDirectory, began: Status, error: BaseException) -> None:
-    """Say in the run what ended it; the full traceback goes into its log."""
-    sentence = error.message if isinstance(error, MedcliError) else f"{type(error).__name__}: {error}"
-    state: State = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-    with contextlib.suppress(MedcliError, OSError):
-        with run.log_file.open("a", encoding="utf-8") as log:
-            log.write("".join(traceback.format_exception(error)))
-        write_status(run, replace(read_status(run), state=state, updated=now(), error=sentence, started=began.started))

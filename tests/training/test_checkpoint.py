@@ -14,7 +14,8 @@ from torch import nn
 from medcli.errors import UsageProblem
 from medcli.training.best import Best
 from medcli.training.checkpoint import Position, load_checkpoint, restore, save_checkpoint
-from medcli.training.engine import Prepared, prepare, unwrapped
+from medcli.training.engine import Prepared, prepare
+from medcli.training.following import unwrapped
 from medcli.training.interruption import Interruption
 from medcli.training.loop import fit
 from medcli.training.plan import Plan

@@ -22,9 +22,10 @@ from medcli.prediction.features import Extractor, View, weights_digest
 from medcli.prediction.predict import raw_outputs
 from medcli.runs.directory import RunDirectory, claim_run
 from medcli.training.dry_run import dry_run
-from medcli.training.engine import Prepared, Trained, prepare, raw_of, train
+from medcli.training.engine import Prepared, prepare, raw_of, train
 from medcli.training.frozen import FeatureBatches, passes
 from medcli.training.label_guards import Swap
+from medcli.training.loop import Trained
 from medcli.training.overfit import overfit_batch
 from medcli.training.plan import Plan
 from medcli.training.progress import NoProgress
