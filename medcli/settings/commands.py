@@ -29,6 +29,7 @@ from medcli.settings.groups import (
     OutputSettings,
     PluginSettings,
     RecommendSettings,
+    RuntimeSettings,
     SearchSettings,
     StrategySettings,
     SynthSettings,
