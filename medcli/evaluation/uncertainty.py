@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import entr
 
+from medcli.data.target import Target
 from medcli.errors import UsageProblem
 from medcli.evaluation.members import member_scores, weights_of
 from medcli.evaluation.predictions import Predictions
 
-__all__ = ["CONVENTIONS", "MEASURES", "Grades", "Uncertainty", "uncertainties", "uncertainty_of"]
+__all__ = ["CONVENTIONS", "MEASURES", "Grades", "Uncertainty", "doubts_of", "uncertainties", "uncertainty_of"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -132,7 +133,19 @@ def uncertainties(predictions: Predictions) -> tuple[Uncertainty, ...]:
             hint="an ensemble (`medcli ensemble`), `--mc-dropout 30` or `--tta` gives some",
             code="no-members",
         )
-    weights = weights_of(predictions)
+    return doubts_of(logits, target, weights_of(predictions))
+
+
+def doubts_of(
+    logits: npt.NDArray[Any], target: Target, weights: npt.ArrayLike | None = None
+) -> tuple[Uncertainty, ...]:
+    """The uncertainty of every question of a target.
+
+    Args:
+        logits: of the members, [m, n, ...] as `Predictions` has them.
+        target: what is predicted.
+        weights: [m], summing to one; None for equal ones.
+    """
     if target.task == "multilabel":
         found = []
         for index, name in enumerate(target.class_names):

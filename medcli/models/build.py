@@ -68,6 +68,7 @@ class LoadedModel:
         extra: further facts that were saved with it, plain JSON.
         caution: what the user should know about the package that builds it, or empty.
         views: what predicts in the classifier's place, giving logits: the classifier asked several times per picture.
+            It gives their mean [B, ...], or all of them [B, answers, ...].
     """
 
     classifier: Classifier
@@ -292,8 +293,10 @@ def load_run(run: RunDirectory, device: str | torch.device = "cpu", *, weights: 
         weights: the base of an adapter, where it is no longer where it was.
 
     Raises:
-        UsageProblem: as `load_model`; for an adapter, no base or another one; `weights` for a whole network.
+        UsageProblem: as `load_model`; for an adapter, no base or another one; `weights` for a whole network; an
+            ensemble.
     """
+    _refuse_several(run)
     if (run.path / "adapter").is_dir():
         from medcli.models.adapted import load_adapted
 
@@ -308,8 +311,20 @@ def load_run(run: RunDirectory, device: str | torch.device = "cpu", *, weights: 
     return load_model(run.model_file, device)
 
 
+def _refuse_several(run: RunDirectory) -> None:
+    from medcli.runs.members import is_ensemble
+
+    if is_ensemble(run.path):
+        raise UsageProblem(
+            f"`{run.path}` is an ensemble, and one model is needed here",
+            hint=f"name one of its members: `medcli runs show {run.path}` lists them",
+            code="is-an-ensemble",
+        )
+
+
 def describe_run(run: RunDirectory) -> tuple[ModelSpec, Preprocessing]:
     """How the model of a run was made, no tensor read. Raises as `load_run`."""
+    _refuse_several(run)
     if (run.path / "adapter").is_dir():
         from medcli.models.adapter_file import describe_adapter
 

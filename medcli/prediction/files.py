@@ -20,11 +20,13 @@ from medcli.data.sources.files import FileImages, find_images
 from medcli.data.sources.npz import npz_cases
 from medcli.data.storage import Failure, read_planes
 from medcli.errors import RunFailure, UsageProblem
+from medcli.evaluation.members import mean_logits
 from medcli.models.build import LoadedModel
 from medcli.models.device import autocast, choose_precision
 from medcli.prediction.datasets import place_model
-from medcli.prediction.predict import memory_layout, raw_to_logits
+from medcli.prediction.predict import answers_of, memory_layout, raw_to_logits
 from medcli.runs.directory import RunDirectory
+from medcli.runs.members import is_ensemble
 from medcli.settings.groups import ComputeSettings
 
 __all__ = ["FilePredictions", "Input", "list_inputs", "predict_files"]
@@ -55,11 +57,15 @@ class FilePredictions:
         names: those that could be read, in input order.
         logits: float32, one row per name; float64 once calibrated.
         failures: (input, reason) of the others, in input order.
+        member_logits: float32 [answers, n, ...] where a case has several, whose mean `logits` are; else None.
+        member_weights: float64 [answers], or None where they count the same.
     """
 
     names: tuple[str, ...]
     logits: npt.NDArray[np.floating[Any]]
     failures: tuple[tuple[str, str], ...]
+    member_logits: npt.NDArray[np.float32] | None = None
+    member_weights: npt.NDArray[np.float64] | None = None
 
 
 def list_inputs(inputs: Sequence[str], window: str) -> tuple[Input, ...]:
@@ -83,10 +89,11 @@ def list_inputs(inputs: Sequence[str], window: str) -> tuple[Input, ...]:
                 hint=f"`medcli evaluate RUN --data {text}` reads tables; here name image files or their folder",
                 code="not-an-image",
             )
-        if RunDirectory(Path(text)).holds_model:
+        if RunDirectory(Path(text)).holds_model or is_ensemble(Path(text)):
             raise UsageProblem(
                 f"`{text}` is a run: predict takes one run and then images",
-                hint="predict with each run by itself; only adapter runs on one base go together",
+                hint="predict with each run by itself, or join them (`medcli ensemble RUN RUN`); only adapter runs on "
+                "one base go together here",
                 code="several-runs",
             )
         images = FileImages(find_images([text]), window)
@@ -154,7 +161,10 @@ def predict_files(
     if waiting:
         run()
     rows = np.concatenate(logits) if logits else np.zeros((0, *target.logits_shape), dtype=np.float32)
-    return FilePredictions(tuple(names), rows, tuple(failures))
+    members = answers_of(rows, target)
+    if members is None:
+        return FilePredictions(tuple(names), rows, tuple(failures))
+    return FilePredictions(tuple(names), mean_logits(members, target), tuple(failures), members)
 
 
 def _decoded(

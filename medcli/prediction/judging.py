@@ -13,15 +13,16 @@ from medcli.data.load import load_data
 from medcli.data.splits import draw
 from medcli.data.subset import take
 from medcli.evaluation.predictions import Predictions, load_predictions
-from medcli.models.build import LoadedModel, load_run
-from medcli.prediction.datasets import predict_samples
+from medcli.prediction.asking import Asking
+from medcli.prediction.members import Jury, load_jury, predict_samples_by
 from medcli.prediction.published import load_published, match_labels
 from medcli.prediction.sources import Judgement, choose_cases, refuse_other_classes
-from medcli.prediction.views import with_ten_crop
 from medcli.runs.directory import open_run
 from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings
 
 __all__ = ["Teller", "judge_published", "judge_run"]
+
+ONCE = Asking()
 
 
 class Teller(Protocol):
@@ -42,10 +43,11 @@ def judge_run(
     *,
     data_tables: Mapping[str, Mapping[str, Any]],
     own_window: bool,
-    ten_crop: bool = False,
+    asking: Asking = ONCE,
     base: str | None = None,
+    on: str | None = None,
 ) -> Judgement:
-    """Predict data sets with a run's model.
+    """Predict data sets with a run's model, or with the models of an ensemble.
 
     Args:
         source: the run directory.
@@ -54,34 +56,36 @@ def judge_run(
         teller: told what the user should know.
         data_tables: `[data.NAME]` tables of configuration files.
         own_window: read DICOM files with the window the run was trained with, not with that of `settings`.
-        ten_crop: average ten views of every picture.
+        asking: how the model is asked: once, with dropout, for several views.
         base: the weights that an adapter run was trained on, where they are no longer where they were.
+        on: the split of the sets that is judged; None for test, else val, else all.
 
     Raises:
         UsageProblem: no such run, data of another target.
         RunFailure: unreadable images, outputs that are no numbers.
     """
     run = open_run(source)
-    stored = run.predictions("test")
+    stored = run.predictions(on or "test")
     before = load_predictions(stored) if stored.is_file() else None
     if before is None:
-        teller.note("note: the run has no stored test predictions, so there is no gap to show")
-    loaded = load_run(run, weights=base)
-    if loaded.caution:
-        teller.warn(loaded.caution)
+        teller.note(f"note: the run has no stored {on or 'test'} predictions, so there is no gap to show")
+    jury = load_jury(run, weights=base)
+    for caution in dict.fromkeys(one.caution for one in jury.models if one.caution):
+        teller.warn(caution)
     if own_window:
-        settings = replace(settings, window=loaded.preprocessing.window)
-    target = loaded.spec.target
-    if ten_crop:
-        loaded = with_ten_crop(loaded)
+        settings = replace(settings, window=jury.first.preprocessing.window)
+    target = jury.target
+    jury = jury.asked(asking)
+    for sentence in asking.sentences(jury.first):
+        teller.note(sentence)
     internal, found = before, []
     # The limit comes after the choice: drawn before it, training cases could be all that is left of the run's own data.
     for dataset in load_data(replace(settings, limit=None), data_tables=data_tables, target=target):
         refuse_other_classes(dataset, target, settings.class_names)
-        predictions = _predicted(loaded, dataset, before, settings, compute, teller)
+        predictions = _predicted(jury, dataset, before, settings, compute, teller, on)
         rows = None if before is None or internal is not before else _own_rows(before, predictions, settings.limit)
         if before is not None and rows is not None:
-            teller.note(f"note: `{dataset.name}` is the run's own test, predicted again")
+            teller.note(f"note: `{dataset.name}` is the run's own {on or 'test'}, predicted again")
             # The run remembers its patients even where this command line does not say how to find them.
             known = None if before.patients is None else before.patients[rows]
             internal = replace(predictions, patients=known if predictions.patients is None else predictions.patients)
@@ -99,7 +103,8 @@ def judge_published(
     teller: Teller,
     *,
     data_tables: Mapping[str, Mapping[str, Any]],
-    ten_crop: bool = False,
+    asking: Asking = ONCE,
+    on: str | None = None,
 ) -> Judgement:
     """Predict data sets with the classifier that came with published weights; see `load_published`."""
     published = load_published(architecture, data=settings, model=model)
@@ -108,22 +113,25 @@ def judge_published(
     for matched in match_labels(published.model, replace(settings, limit=None), data_tables):
         for note in matched.notes:
             teller.note(f"note: {note}")
-        loaded = with_ten_crop(matched.model) if ten_crop else matched.model
-        found.append(_predicted(loaded, matched.data, None, settings, compute, teller))
+        jury = Jury((asking.of(matched.model),))
+        for sentence in asking.sentences(jury.first):
+            teller.note(sentence)
+        found.append(_predicted(jury, matched.data, None, settings, compute, teller, on))
     return Judgement(None, tuple(found))
 
 
 def _predicted(
-    loaded: LoadedModel,
+    jury: Jury,
     dataset: DataSet,
     before: Predictions | None,
     settings: DataSettings,
     compute: ComputeSettings,
     teller: Teller,
+    on: str | None,
 ) -> Predictions:
     for note in dataset.notes:
         teller.note(f"note: {dataset.name}: {note}")
-    chosen = choose_cases(dataset, before)
+    chosen = choose_cases(dataset, before, on)
     if chosen.note:
         teller.note(f"note: {chosen.note}")
     samples = chosen.samples
@@ -131,8 +139,8 @@ def _predicted(
         samples = take(samples, draw(samples.labels, settings.limit, settings.split_seed))
         teller.note(f"note: {dataset.name}: limited to {len(samples)} of {len(chosen.samples)}")
     show = teller.progress(f"images of {dataset.name} read", len(samples))
-    predictions, skipped = predict_samples(
-        loaded,
+    predictions, skipped = predict_samples_by(
+        jury,
         samples,
         compute,
         split=chosen.split,

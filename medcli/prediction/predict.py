@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from medcli.data.dataset import Preprocessing, Samples
 from medcli.data.resize import normalise
 from medcli.data.target import Target
 from medcli.errors import RunFailure
+from medcli.evaluation.members import mean_logits
 from medcli.evaluation.predictions import Predictions
 from medcli.models.device import autocast, choose_precision
 from medcli.models.heads import decode
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
     from medcli.data.batches import Batch
     from medcli.models.heads import HeadKind
 
-__all__ = ["as_predictions", "memory_layout", "predict_batches", "raw_outputs", "raw_to_logits", "suits_channels_last"]
+__all__ = [
+    "answers_of",
+    "as_predictions",
+    "memory_layout",
+    "predict_batches",
+    "raw_outputs",
+    "raw_to_logits",
+    "suits_channels_last",
+]
 
 
 def suits_channels_last(model: nn.Module) -> bool:
@@ -43,7 +52,7 @@ def raw_outputs(
     precision: str = "fp32",
     on_batch: Callable[[int], None] | None = None,
 ) -> torch.Tensor:
-    """The head's raw outputs for a split, float32 [n, ...] on the CPU, in the order of the samples.
+    """The raw outputs for a split, float32 [n, ...] on the CPU, in the order of the samples.
 
     The model is put into eval mode for the duration and back into the mode it had; weights are not touched. Images
     follow the model's own memory layout.
@@ -133,15 +142,19 @@ def as_predictions(
 ) -> Predictions:
     """Raw head outputs [n, ...] in the order of the samples -> predictions.
 
+    Several answers per case [n, answers, ...] become members, and their mean the logits.
+
     Raises:
         RunFailure: code `not-finite` when an output is no number.
     """
-    logits = raw_to_logits(raw, target, head_kind)
+    logits: npt.NDArray[np.floating[Any]] = raw_to_logits(raw, target, head_kind)
     _refuse_nan(logits, samples.ids)
+    members = answers_of(logits, target)
     return Predictions(
         ids=np.asarray(samples.ids, dtype=np.str_),
         labels=samples.labels,
-        logits=logits,
+        logits=logits if members is None else mean_logits(members, target),
+        member_logits=members,
         target=target,
         split=split,
         data_name=data_name,
@@ -153,6 +166,16 @@ def raw_to_logits(raw: torch.Tensor, target: Target, head_kind: HeadKind) -> npt
     """Stored logits of raw head outputs, always computed in float32."""
     result: npt.NDArray[np.float32] = decode(raw.float(), target, head_kind).float().cpu().numpy()
     return result
+
+
+def answers_of(logits: npt.NDArray[Any], target: Target) -> npt.NDArray[np.float32] | None:
+    """Answers [answers, n, ...] of a predictor that gives several per case [n, answers, ...]; else None.
+
+    See `LoadedModel.views`.
+    """
+    if logits.ndim != len(target.logits_shape) + 2:
+        return None
+    return np.ascontiguousarray(np.moveaxis(logits, 1, 0), dtype=np.float32)
 
 
 def memory_layout(model: nn.Module) -> torch.memory_format:

@@ -24,6 +24,7 @@ __all__ = [
     "calibrated_judgement",
     "calibrated_scores",
     "origin_of",
+    "other_members",
     "run_calibrator",
     "run_splits",
     "write_calibration",
@@ -72,15 +73,22 @@ def calibrated_judgement(run: RunDirectory, judged: Judgement, teller: Teller) -
     if calibrator is None:
         return judged
     for one in judged.all():
-        count = 0 if one.member_logits is None else len(one.member_logits)
-        if count != calibrator.origin.members:
-            teller.warn(
-                f"the calibrator was fitted on the scores of {calibrator.origin.members or 1} member(s) or pass(es), "
-                f"these are means of {count or 1}: it fits them less well"
-            )
+        if (misfit := other_members(calibrator, one.member_logits)) is not None:
+            teller.warn(misfit)
             break
     internal = None if judged.internal is None else apply_calibrator(calibrator, judged.internal)
     return Judgement(internal, tuple(apply_calibrator(calibrator, one) for one in judged.others))
+
+
+def other_members(calibrator: Calibrator, member_logits: npt.NDArray[Any] | None) -> str | None:
+    """A warning where a calibrator was fitted on means of another number of answers: they are sharper or flatter."""
+    count = 0 if member_logits is None else len(member_logits)
+    if count == calibrator.origin.members:
+        return None
+    return (
+        f"the calibrator was fitted on the scores of {calibrator.origin.members or 1} member(s) or pass(es), "
+        f"these are means of {count or 1}: it fits them less well"
+    )
 
 
 def calibrated_scores(run: RunDirectory, logits: npt.NDArray[Any], target: Target) -> tuple[npt.NDArray[Any], str]:

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from medcli.data.target import Target
 from medcli.evaluation.scores import sigmoid, softmax
+from medcli.evaluation.uncertainty import MEASURES, doubts_of
 
-__all__ = ["as_csv", "score_columns", "score_rows"]
+__all__ = ["as_csv", "doubt_table", "score_columns", "score_rows"]
 
 
 def score_columns(target: Target, *, calibrated: bool = False) -> tuple[str, ...]:
@@ -78,6 +79,31 @@ def _outputs(scores: npt.NDArray[np.float64], target: Target) -> list[str | floa
         kept = own[: len(output.classes)]
         cells += [*kept.tolist(), output.classes[int(kept.argmax())]]
     return cells
+
+
+def doubt_table(
+    member_logits: npt.NDArray[Any], target: Target, weights: npt.NDArray[np.float64] | None
+) -> tuple[tuple[str, ...], list[tuple[float, ...]]]:
+    """(names of the columns, one row per image) of what several answers say apart from their mean.
+
+    A column `uncertainty_MEASURE` for each of `MEASURES`, and `uncertainty_grade` (a standard deviation in grades)
+    where classes are ordered; with `_NAME` behind it for a label or output.
+
+    Args:
+        member_logits: [answers, n, ...] as in `Predictions`.
+        target: what is predicted.
+        weights: [answers], or None for equal ones.
+    """
+    names: list[str] = []
+    values: list[npt.NDArray[np.float64]] = []
+    for one in doubts_of(member_logits, target, weights):
+        ending = f"_{one.name}" if one.name else ""
+        names += [f"uncertainty_{measure}{ending}" for measure in MEASURES]
+        values += [one.measure(measure) for measure in MEASURES]
+        if one.grades is not None:
+            names.append(f"uncertainty_grade{ending}")
+            values.append(one.grades.total)
+    return tuple(names), [tuple(row) for row in np.stack(values, axis=1).tolist()]
 
 
 def as_csv(columns: Sequence[str], rows: Sequence[Sequence[str | float]]) -> str:

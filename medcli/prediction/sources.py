@@ -53,13 +53,17 @@ class Judgement:
         return [one for one in (self.internal, *self.others) if one is not None]
 
 
-def stored_predictions(run: RunDirectory) -> Predictions:
-    """The test predictions a run stored, or those of val where it has no test.
+def stored_predictions(run: RunDirectory, on: str | None = None) -> Predictions:
+    """The predictions of a split that a run stored: of test, or of val where it has no test.
+
+    Args:
+        run: the run.
+        on: the split, where just that one will do.
 
     Raises:
         UsageProblem: neither is there (code `no-predictions`), or the file is damaged.
     """
-    for split in ("test", "val"):
+    for split in ("test", "val") if on is None else (on,):
         path = run.predictions(split)
         if path.is_file():
             return load_predictions(path)
@@ -70,7 +74,7 @@ def stored_predictions(run: RunDirectory) -> Predictions:
     )
 
 
-def choose_cases(dataset: DataSet, internal: Predictions | None) -> Chosen:
+def choose_cases(dataset: DataSet, internal: Predictions | None, on: str | None = None) -> Chosen:
     """The cases that this model has not learned from, as far as the data says.
 
     The test split that the set itself has, or its val split. A set without any is external and taken whole, unless it
@@ -79,18 +83,30 @@ def choose_cases(dataset: DataSet, internal: Predictions | None) -> Chosen:
 
     Args:
         dataset: loaded for the run's target, so that nothing was drawn.
-        internal: the run's stored test predictions, or None.
+        internal: the run's stored predictions of test, or of `on`; or None.
+        on: the split that is wanted; None for the above.
+
+    Raises:
+        UsageProblem: the set has splits, or the run's own cases cannot be told, and `on` is not among them (code
+            `no-split`).
     """
     if dataset.extra.get("own_splits", True):
-        for split in ("test", "val"):
+        for split in ("test", "val") if on is None else (on,):
             if split in dataset.splits:
                 return Chosen(dataset.splits[split], split)
     name = dataset.name
     whole = _whole(tuple(dataset.splits.values()))
     own = _shared_rows(whole, internal)
     if len(own):
-        note = f"`{name}` holds the run's own test cases: only those {len(own)} are judged"
-        return Chosen(take(whole, own), "test", note)
+        note = f"`{name}` holds the run's own {on or 'test'} cases: only those {len(own)} are judged"
+        return Chosen(take(whole, own), on or "test", note)
+    if on is not None:
+        raise UsageProblem(
+            f"`{name}` has no `{on}` cases that could be told",
+            where="--on",
+            hint="leave `--on` out to judge it as a whole",
+            code="no-split",
+        )
     return Chosen(whole, "", f"`{name}` has no test cases of its own: all {len(whole)} cases are judged")
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "CalibrationSettings",
     "CompareSettings",
     "DataCheckSettings",
+    "EnsembleSettings",
     "EvaluationSettings",
     "ForeignSettings",
     "FormatSettings",
@@ -46,6 +47,17 @@ class EvaluationSettings:
         bool,
         Option("average ten views: the corners and the centre of an enlarged picture, each also mirrored", THIS),
     ] = False
+    mc_dropout: Annotated[
+        int | None,
+        Option("ask T times, each time with other units dropped, and average", THIS, "T", minimum=2, maximum=1000),
+    ] = None
+    tta: Annotated[
+        bool,
+        Option(
+            "average several looks at each picture, of those that its kind bears (that of the run, or `--modality`)",
+            THIS,
+        ),
+    ] = False
     raw: Annotated[
         bool, Option("the network's own scores, although the run has a calibrator", THIS, flag_only=True)
     ] = False
@@ -53,6 +65,23 @@ class EvaluationSettings:
         str | None,
         Option("also write the predictions to this .npz or .csv", REPORT, "FILE", flag_only=True, completes="path"),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleSettings:
+    """Of what an ensemble is made, and what its members count."""
+
+    members: Annotated[
+        int, Option("members in all, shared out among the architectures named", THIS, "N", minimum=2, maximum=1000)
+    ] = 5
+    weights_by: Annotated[
+        Literal["equal", "val"],
+        Option("what members count: the same, or as makes the labels of the validation cases likeliest", THIS),
+    ] = "equal"
+    share_backbone: Annotated[
+        bool,
+        Option("members are heads on one frozen backbone, which sees every picture once and is stored once", THIS),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,4 +369,7 @@ class CompareSettings:
     paired: Annotated[
         bool, Option("interval of the difference from the same resampled patients of both runs", THIS)
     ] = False
-    on: Annotated[Literal["val", "test"], Option("split whose predictions are compared", THIS)] = "test"
+    on: Annotated[
+        Literal["val", "test"] | None,
+        Option("split whose predictions are compared or judged (default: test; `evaluate` takes what there is)", THIS),
+    ] = None

@@ -38,9 +38,15 @@ def evaluate(source: Judged, flags: Flags) -> ExitCode | None:
     An architecture with `--weights` is measured with the classifier that came with these weights, without training;
     labels are matched to its outputs by name.
 
+    With `--data`, `--mc-dropout T` asks the model T times, each time with other units dropped (those of the head, and
+    of dropout layers within the backbone where there are any; never stochastic depth), and `--tta` for the looks at a
+    picture that its kind bears. What they say apart from their mean is shown as uncertainty, as are the members of an
+    ensemble.
+
     Examples:
         medcli evaluate runs/NAME
         medcli evaluate runs/NAME --data siteB=siteB.csv --data siteC=siteC/
+        medcli evaluate runs/NAME --data breastmnist.npz --mc-dropout 30
         medcli evaluate predictions.npz --min-auc 0.85 --max-ece 0.05
         medcli evaluate chexnet.csv.gz --id-column 'Image Index' --prob-columns 'prob_*' --patient-column 'Patient ID'
         medcli evaluate runs/NAME --operating-point sens=0.95 --prevalence 0.01,0.1
@@ -90,6 +96,8 @@ def evaluate(source: Judged, flags: Flags) -> ExitCode | None:
 
         write_any(wanted.save_predictions, predictions[-1], overwrite=settings.overwrite)
         output.note(f"predictions written to {wanted.save_predictions}")
+        if predictions[-1].member_logits is not None and not wanted.save_predictions.lower().endswith(".npz"):
+            output.note("note: a table holds their mean alone; an .npz keeps every member's answers")
     for problem in missed:
         output.warn(problem)
     result = {
@@ -120,13 +128,16 @@ def _sections(
     predictions: Predictions, wishes: Request, source: str, resolved: Resolved, output: Output
 ) -> tuple[Section, ...]:
     from medcli.evaluation.clinical import clinical_sections
+    from medcli.evaluation.uncertainty_section import uncertainty_section
     from medcli.prediction.clinical_request import request_for
     from medcli.prediction.foreign import columns_from
     from medcli.settings.groups import ClinicalSettings, EvaluationSettings
 
     settings, raw = resolved.group(ClinicalSettings), resolved.group(EvaluationSettings).raw
     columns = columns_from(resolved.values)
-    return clinical_sections(predictions, request_for(wishes, settings, predictions, source, columns, output, raw=raw))
+    request = request_for(wishes, settings, predictions, source, columns, output, raw=raw)
+    doubt = uncertainty_section(predictions)
+    return clinical_sections(predictions, request) + (() if doubt is None else (doubt,))
 
 
 def _judged(source: str, resolved: Resolved, output: Output) -> Judgement:
@@ -143,10 +154,11 @@ def _judged(source: str, resolved: Resolved, output: Output) -> Judgement:
             )
         _refuse(
             resolved,
-            (*_IMAGES, *FIXED_BY_RUN, "ten_crop", "raw"),
+            (*_IMAGES, *FIXED_BY_RUN, *_ASKING, "raw"),
             "is about images, and predictions have none",
             "no-images",
         )
+        _refuse(resolved, ("on",), "chooses a split of a run or of `--data`, and a file is one", "no-splits")
         _refuse(resolved, OF_WEIGHTS, "builds a network, and predictions need none", "no-model")
         from medcli.prediction.sources import Judgement
 
@@ -168,8 +180,9 @@ def _of_run(source: str, resolved: Resolved, output: Output) -> Judgement:
     of_weights = tuple(name for name in OF_WEIGHTS if name != "weights" or base is None)
     _refuse(resolved, of_weights, "belongs to an architecture; a run has its own weights", "fixed-by-run")
     _refuse(resolved, FIXED_BY_RUN, "is fixed by the run: with another it would be another model", "fixed-by-run")
-    ten_crop = resolved.group(EvaluationSettings).ten_crop
+    on = resolved.values["on"]
     if resolved.values["data"]:
+        from medcli.prediction.asking import asking_from
         from medcli.prediction.judging import judge_run
 
         judged = judge_run(
@@ -179,14 +192,15 @@ def _of_run(source: str, resolved: Resolved, output: Output) -> Judgement:
             output,
             data_tables=resolved.data_tables,
             own_window=resolved.origin("window").layer == "default",
-            ten_crop=ten_crop,
+            asking=asking_from(resolved.values, source),
             base=base,
+            on=on,
         )
         return judged if raw else calibrated_judgement(run, judged, output)
     _refuse(resolved, ("weights",), "says on what base `--data` is predicted, and there is none", "no-data")
-    _refuse(resolved, (*_IMAGES, *_LABELS, "ten_crop"), "says how `--data` is predicted, and there is none", "no-data")
-    stored = stored_predictions(run)
-    if stored.split != "test":
+    _refuse(resolved, (*_IMAGES, *_LABELS, *_ASKING), "says how `--data` is predicted, and there is none", "no-data")
+    stored = stored_predictions(run, on)
+    if stored.split != "test" and on is None:
         output.warn(f"the run has no test predictions: these are of `{stored.split}`, which chose its best epoch")
     judged = Judgement(None, (stored,))
     return judged if raw else calibrated_judgement(run, judged, output)
@@ -194,7 +208,7 @@ def _of_run(source: str, resolved: Resolved, output: Output) -> Judgement:
 
 def _of_architecture(source: str, resolved: Resolved, output: Output) -> Judgement:
     from medcli.registry.discovery import discover, find
-    from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings, ModelSettings
+    from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings
 
     try:
         find(discover(), source)
@@ -215,6 +229,7 @@ def _of_architecture(source: str, resolved: Resolved, output: Output) -> Judgeme
             hint=f"`medcli evaluate {source} --weights FILE --data PATH`",
             code="no-data",
         )
+    from medcli.prediction.asking import asking_from
     from medcli.prediction.judging import judge_published
 
     return judge_published(
@@ -224,7 +239,8 @@ def _of_architecture(source: str, resolved: Resolved, output: Output) -> Judgeme
         resolved.group(ComputeSettings),
         output,
         data_tables=resolved.data_tables,
-        ten_crop=resolved.group(EvaluationSettings).ten_crop,
+        asking=asking_from(resolved.values, source),
+        on=resolved.values["on"],
     )
 
 
@@ -240,6 +256,7 @@ _IMAGES = (
     "skip_unreadable",
     "window",
 )
+_ASKING = ("ten_crop", "mc_dropout", "tta", "modality")
 _LABELS = ("label_column", "patient_column", "class_names", "positive_class", "task", "ordinal_column")
 
 

@@ -11,7 +11,9 @@ from medcli.errors import ExitCode, RunFailure, UsageProblem
 from medcli.settings.commands import FIXED_BY_RUN, OF_WEIGHTS
 
 if TYPE_CHECKING:
-    from medcli.models.build import LoadedModel
+    from medcli.data.dataset import Preprocessing
+    from medcli.prediction.files import Input
+    from medcli.prediction.members import Jury
     from medcli.settings.resolve import Resolved
 
 __all__ = ["predict"]
@@ -26,10 +28,15 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
     architecture with `--weights` predicts with the classifier that came with these weights. Several runs of
     `medcli lora` on one base may be named; the base is loaded once, and the columns are named by run.
 
+    An ensemble, `--mc-dropout T` (T passes, each with other units dropped) and `--tta` (several looks at each picture)
+    add columns: `total` uncertainty (entropy of the mean score), its `aleatoric` and `epistemic` parts, `std` of the
+    answer's score, and the `disagreement` of answers.
+
     Examples:
         medcli predict runs/NAME scan.dcm
         medcli predict runs/NAME images/ --out scores.csv
         medcli predict runs/NAME a.png b.png --json
+        medcli predict runs/NAME images/ --mc-dropout 30
         medcli predict runs/APTOS runs/MESSIDOR images/
         medcli predict densenet121 a.png --weights densenet121.safetensors --class-names NORMAL,PNEUMONIA --task binary
     """
@@ -45,45 +52,62 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
     runs, inputs = split_runs(run, inputs)
     if len(runs) > 1:
         return _together(runs, inputs, resolved, output, out)
-    loaded = _model(run, resolved, output)
+    jury = _jury(run, resolved, output)
 
-    from medcli.prediction.files import list_inputs, predict_files
-    from medcli.prediction.views import with_ten_crop
+    from medcli.prediction.asking import asking_from
+    from medcli.prediction.files import list_inputs
+    from medcli.prediction.members import predict_files_by
 
-    if resolved.group(EvaluationSettings).ten_crop:
-        loaded = with_ten_crop(loaded)
+    asking = asking_from(resolved.values, run)
+    jury = jury.asked(asking)
+    loaded = jury.first
+    own_window = resolved.origin("window").layer == "default"
     window = resolved.group(DataSettings).window
-    if resolved.origin("window").layer == "default":
-        window = loaded.preprocessing.window
-    entries = list_inputs(inputs, window)
-    how = loaded.preprocessing
-    output.detail(
-        f"{loaded.spec.architecture}: {how.channels} x {how.image_size} x {how.image_size} px, "
-        f"made square by `{how.fit}`, window `{window}`"
-    )
+
+    def entries_for(how: Preprocessing) -> tuple[Input, ...]:
+        return list_inputs(inputs, how.window if own_window else window)
+
+    entries = entries_for(loaded.preprocessing)
+    for model in jury.models:
+        how = model.preprocessing
+        output.detail(
+            f"{model.spec.architecture}: {how.channels} x {how.image_size} x {how.image_size} px, "
+            f"made square by `{how.fit}`, window `{how.window if own_window else window}`"
+        )
+    who = f"{len(jury.models)} members" if jury.joined else loaded.spec.architecture
     if settings.dry_run:
         count = f"{len(entries)} image{'s' if len(entries) != 1 else ''}"
-        output.answer({"images": len(entries)}, f"{count} would be predicted with {loaded.spec.architecture}")
+        output.answer({"images": len(entries)}, f"{count} would be predicted with {who}")
         return None
-    found = predict_files(
-        loaded, entries, resolved.group(ComputeSettings), progress=output.progress("images predicted", len(entries))
+    for sentence in asking.sentences(loaded):
+        output.note(sentence)
+    found = predict_files_by(
+        jury, entries_for, resolved.group(ComputeSettings), progress=output.progress("images predicted", len(entries))
     )
     for name, reason in found.failures:
         output.warn(f"{name}: {reason}")
     if not found.names:
         raise RunFailure(f"none of the {len(entries)} inputs could be read", code="unreadable-images")
-    from medcli.prediction.score_table import score_columns, score_rows
+    from medcli.prediction.score_table import doubt_table, score_columns, score_rows
 
-    target = loaded.spec.target
+    target = jury.target
     logits, calibrated = found.logits, ""
     if Path(run).is_dir() and not resolved.group(EvaluationSettings).raw:
-        from medcli.prediction.run_calibration import calibrated_scores
+        from medcli.prediction.run_calibration import calibrated_scores, other_members, run_calibrator
         from medcli.runs.directory import open_run
 
         logits, calibrated = calibrated_scores(open_run(run), found.logits, target)
+        calibrator = run_calibrator(open_run(run))
+        if calibrator is not None and (misfit := other_members(calibrator, found.member_logits)) is not None:
+            output.warn(misfit)
     rows = score_rows(found.names, logits, target)
-    about = {"task": target.task, "calibrated": bool(calibrated), "calibrator": calibrated or None}
     columns = score_columns(target, calibrated=bool(calibrated))
+    about: dict[str, Any] = {"task": target.task, "calibrated": bool(calibrated), "calibrator": calibrated or None}
+    if found.member_logits is not None:
+        names, doubts = doubt_table(found.member_logits, target, found.member_weights)
+        columns = (*columns, *names)
+        rows = [(*row, *doubt) for row, doubt in zip(rows, doubts, strict=True)]
+        about["answers_per_image"] = len(found.member_logits)
     return _answer(output, about, columns, rows, found.failures, out, run)
 
 
@@ -91,11 +115,19 @@ def _together(
     runs: tuple[str, ...], inputs: tuple[str, ...], resolved: Resolved, output: Output, out: Path | None
 ) -> ExitCode:
     """Several adapter runs on one base."""
+    from medcli.prediction.asking import asking_from
     from medcli.prediction.together import calibrated_runs, load_runs, predict_with_each, wide_table
-    from medcli.prediction.views import with_ten_crop
     from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings
 
     _refuse_flags_of_architectures(resolved, adapted=True)
+    asking = asking_from(resolved.values, runs[0])
+    if asking.several:
+        raise UsageProblem(
+            "several runs give a table of their scores, without columns for uncertainty",
+            where="--mc-dropout" if asking.mc_dropout else "--tta",
+            hint="name one run",
+            code="several-runs",
+        )
     models = load_runs(runs, weights=resolved.values["weights"])
     own_window = resolved.origin("window").layer == "default"
     if output.settings.dry_run:
@@ -107,7 +139,7 @@ def _together(
         inputs,
         resolved.group(ComputeSettings),
         window=None if own_window else resolved.group(DataSettings).window,
-        prepare=with_ten_crop if resolved.group(EvaluationSettings).ten_crop else lambda loaded: loaded,
+        prepare=asking.of,
         progress=lambda name, total: output.progress(f"images predicted by {name}", total),
     )
     failures = found[0].found.failures
@@ -130,9 +162,9 @@ def _together(
     return _answer(output, about, columns, rows, failures, out, runs[0])
 
 
-def _model(source: str, resolved: Resolved, output: Output) -> LoadedModel:
-    """The run's model, or an architecture with the classifier its weights brought."""
-    from medcli.models.build import load_run
+def _jury(source: str, resolved: Resolved, output: Output) -> Jury:
+    """The models of a run, or an architecture with the classifier its weights brought."""
+    from medcli.prediction.members import Jury, load_jury
     from medcli.runs.directory import open_run
     from medcli.settings.groups import DataSettings, ModelSettings
 
@@ -144,13 +176,13 @@ def _model(source: str, resolved: Resolved, output: Output) -> LoadedModel:
             raise UsageProblem(what, where="--raw", hint="leave it out", code="no-calibrator")
         published = load_published(source, data=resolved.group(DataSettings), model=resolved.group(ModelSettings))
         output.note(f"weights: {published.summary}")
-        return published.model
+        return Jury((published.model,))
     run = open_run(source)
     _refuse_flags_of_architectures(resolved, adapted=run.adapter.is_dir())
-    loaded = load_run(run, weights=resolved.values["weights"] if run.adapter.is_dir() else None)
-    if loaded.caution:
-        output.warn(loaded.caution)
-    return loaded
+    jury = load_jury(run, weights=resolved.values["weights"] if run.adapter.is_dir() else None)
+    for caution in dict.fromkeys(one.caution for one in jury.models if one.caution):
+        output.warn(caution)
+    return jury
 
 
 def _refuse_flags_of_architectures(resolved: Resolved, *, adapted: bool) -> None:

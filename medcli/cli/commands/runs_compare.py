@@ -50,12 +50,13 @@ def compare_runs(runs: RunsArgument, flags: Flags) -> None:
             hint=f"`medcli runs show {runs[0]}` shows its figures; name two or more to compare",
             code="one-run",
         )
-    figures = compare(runs, chosen.metric, chosen.on)
-    _warn_about_other_data(output, runs, chosen.on)
+    on = chosen.on or "test"
+    figures = compare(runs, chosen.metric, on)
+    _warn_about_other_data(output, runs, on)
     differences = _differences(runs, resolved.values, chosen) if chosen.paired else ()
     result = {
         "metric": chosen.metric,
-        "split": chosen.on,
+        "split": on,
         "convention": figures[0].convention,
         "runs": [_figure_facts(one) for one in figures],
         "differences": [
@@ -70,7 +71,7 @@ def compare_runs(runs: RunsArgument, flags: Flags) -> None:
     }
     output.answer(
         result,
-        lambda: _comparison(output, chosen.metric, chosen.on, figures, differences),
+        lambda: _comparison(output, chosen.metric, on, figures, differences),
         identifier="\n".join(str(one.run) for one in figures),
     )
 
@@ -80,11 +81,12 @@ def _differences(runs: Sequence[str], values: Mapping[str, Any], chosen: Any) ->
     from medcli.evaluation.predictions import load_predictions
     from medcli.settings.groups import EvaluationSettings
 
-    files = {run: open_run(run).predictions(chosen.on) for run in runs}
+    on = chosen.on or "test"
+    files = {run: open_run(run).predictions(on) for run in runs}
     for run, file in files.items():
         if not file.is_file():
             raise UsageProblem(
-                f"`{run}` has no stored predictions of `{chosen.on}`, so its cases cannot be paired",
+                f"`{run}` has no stored predictions of `{on}`, so its cases cannot be paired",
                 where=str(file),
                 hint="leave `--paired` out",
                 code="not-pairable",
