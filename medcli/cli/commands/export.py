@@ -1,0 +1,116 @@
+"""`medcli export`: a run as a folder that answers alike on another machine, compared with the run before it is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medcli.cli.options import Flags, RunArgument
+from medcli.cli.output import Output
+from medcli.errors import ExitCode, UsageProblem
+
+if TYPE_CHECKING:
+    from medcli.bundles.manifest import Format
+    from medcli.export.bundling import Exported
+
+__all__ = ["export"]
+
+
+def export(run: RunArgument, flags: Flags) -> ExitCode | None:
+    """Turn a run into a bundle: a folder with the model and all it needs, compared with the run on its own images.
+
+    `onnx` (the default) holds preprocessing, network and calibrator in one graph: raw image in, calibrated
+    probabilities out. `medcli predict` and `medcli evaluate` run it with onnxruntime alone, and its README has the
+    lines for those without medcli. `pt2` holds programs of torch.export, `safetensors` weights and configuration. An
+    adapter is merged in all of these; `adapter` writes it by itself.
+
+    Beside the model lie class names, calibrator, operating points and conformal thresholds, card, figures, hashes and a
+    self-test with drawn pictures. A bundle that answers otherwise than its run is not kept (exit status 4).
+
+    Examples:
+        medcli export runs/NAME
+        medcli export runs/NAME --format onnx,safetensors --opset 20
+        medcli export runs/APTOS --format adapter --out adapters/aptos
+        medcli export runs/NAME --data images/ --out bundles/ward-7 --overwrite
+    """
+    from medcli.settings.resolve import resolve
+
+    settings = flags.output()
+    output = Output(settings, "export")
+    resolved = resolve("export", flags.given)
+
+    from medcli.export.bundling import Wishes, ask_run, export_run, free_place, planned_place, refuse_early
+    from medcli.export.comparing import TOLERANCE
+    from medcli.export.source import read_source
+    from medcli.settings.groups import ComputeSettings, DataSettings, ExportSettings, FormatSettings
+
+    wanted = resolved.group(ExportSettings)
+    kinds: tuple[Format, ...] = tuple(dict.fromkeys(resolved.group(FormatSettings).format)) or ("onnx",)  # type: ignore[assignment]
+    data = resolved.group(DataSettings).data
+    if wanted.no_verify and (data or wanted.tolerance is not None):
+        flag = "--data" if data else "--tolerance"
+        raise UsageProblem(
+            f"`{flag}` is about the comparison that `--no-verify` leaves out", where=flag, code="contradiction"
+        )
+    if len(kinds) > 1 and settings.out is not None:
+        raise UsageProblem(
+            f"`--out` is one folder, and {len(kinds)} formats make as many",
+            where="--out",
+            hint="leave it out, or export one format at a time",
+            code="several-formats",
+        )
+    wishes = Wishes(
+        wanted.opset,
+        TOLERANCE if wanted.tolerance is None else wanted.tolerance,
+        not wanted.no_verify,
+        data,
+        resolved.group(ComputeSettings).batch_size,
+    )
+    refuse_early(kinds, wishes)
+    places = [planned_place(Path(run), kind, settings.out) for kind in kinds]
+    for place in places:
+        free_place(place, overwrite=settings.overwrite)
+    source = read_source(run, weights=resolved.values["weights"])
+    if source.loaded.caution:
+        output.warn(source.loaded.caution)
+    if source.calibrator is None:
+        output.note(f"the run was never calibrated, so the bundle gives scores; `medcli calibrate {run}` comes first")
+    if settings.dry_run:
+        output.answer({"bundles": [str(place) for place in places]}, f"would be written: {', '.join(map(str, places))}")
+        return None
+    reference = ask_run(source, wishes)
+    written = []
+    for kind, place in zip(kinds, places, strict=True):
+        output.note(f"writing {kind}")
+        written.append(export_run(source, reference, kind, place, wishes))
+    result = {"bundles": [_facts(one) for one in written]}
+    output.answer(result, lambda: "\n".join(_text(one) for one in written), identifier=str(places[0]), run_dir=run)
+    if kinds[0] == "onnx":
+        output.hint(f"medcli predict {places[0]} IMAGES")
+    return None
+
+
+def _facts(one: Exported) -> dict[str, Any]:
+    manifest = one.manifest
+    return {
+        "path": str(one.path),
+        "format": manifest.format,
+        "bytes": one.size,
+        "outputs": list(manifest.outputs),
+        "calibrated": manifest.calibrated or None,
+        "thresholds": len(manifest.thresholds),
+        "verification": manifest.verification,
+        "files": dict(manifest.files),
+    }
+
+
+def _text(one: Exported) -> str:
+    size = f"{one.path}: {one.manifest.format}, {one.size / 1e6:.1f} MB"
+    found = one.comparison
+    if found is None:
+        return f"{size}, not compared with the run"
+    sizes = ", ".join(str(size) for size in found.batch_sizes)
+    return (
+        f"{size}, agrees with the run on {found.images} pictures (batches of {sizes}): probabilities to "
+        f"{found.probability:.1e}, logits to {found.logit:.1e}, features to {found.feature:.1e}"
+    )

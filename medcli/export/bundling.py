@@ -1,0 +1,222 @@
+"""A run into a bundle: written beside its final place, compared with the run, and only then given its name."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from secrets import token_hex
+
+import numpy as np
+
+import medcli
+from medcli.bundles.bundle import SELFTEST, Bundle
+from medcli.bundles.manifest import MANIFEST, Format, Manifest, file_facts, is_bundle, manifest_to_json
+from medcli.data.dataset import Picture
+from medcli.errors import UsageProblem
+from medcli.export.comparing import TOLERANCE, Comparison, compare
+from medcli.export.formats import WRITERS, Written
+from medcli.export.graph import Network, check_opset, require_export
+from medcli.export.readme import readme
+from medcli.export.reference import Expected, expect, phantoms, real_pictures, stacks
+from medcli.export.source import Source
+from medcli.runs.directory import replace_text, writing
+from medcli.runs.status import now
+
+__all__ = ["Exported", "Reference", "Wishes", "ask_run", "export_run", "free_place", "planned_place", "refuse_early"]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How an export is made.
+
+    Args:
+        opset: None for the default.
+        tolerance: most that a probability may differ.
+        verify: whether it is compared with the run.
+        data: other pictures to compare on than the run's own.
+        batch_size: the largest batch compared.
+    """
+
+    opset: int | None = None
+    tolerance: float = TOLERANCE
+    verify: bool = True
+    data: tuple[str, ...] = ()
+    batch_size: int = 32
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the run itself says, asked before anything was merged or written.
+
+    Args:
+        real: to real pictures; empty where nothing is compared.
+        drawn: to those of the self-test.
+    """
+
+    real: tuple[Expected, ...]
+    drawn: tuple[Expected, ...]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle that was written.
+
+    Args:
+        path: its directory.
+        manifest: what it says about itself.
+        comparison: with the run, or None.
+    """
+
+    path: Path
+    manifest: Manifest
+    comparison: Comparison | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(int(facts["bytes"]) for facts in self.manifest.files.values())
+
+
+def planned_place(run: Path, kind: Format, out: str | None) -> Path:
+    """Where the bundle will be: `out`, or `bundles/RUN-FORMAT`."""
+    return Path("bundles") / f"{run.resolve().name}-{kind}" if out is None else Path(out)
+
+
+def free_place(path: Path, *, overwrite: bool) -> None:
+    """Check that a bundle may go here, without touching anything.
+
+    Raises:
+        UsageProblem: something is there (with `overwrite`: something other than a bundle).
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not overwrite:
+        raise UsageProblem(
+            f"`{path}` exists already",
+            where="--out",
+            hint="`--overwrite` replaces a bundle" if is_bundle(path) else "name a new directory with `--out DIR`",
+            code="out-occupied",
+        )
+    if not is_bundle(path):
+        raise UsageProblem(
+            f"`{path}` is no bundle of medcli, so `--overwrite` leaves it alone",
+            where="--overwrite",
+            hint="name a new directory, or remove this one yourself",
+            code="not-a-bundle",
+        )
+
+
+def refuse_early(kinds: Sequence[Format], wishes: Wishes) -> None:
+    """What can be known to fail before anything is loaded. Raises `UsageProblem`."""
+    if "onnx" in kinds:
+        require_export("--format")
+    if wishes.opset is not None:
+        check_opset(wishes.opset)
+
+
+def ask_run(source: Source, wishes: Wishes) -> Reference:
+    """What the run says to real pictures and to drawn ones.
+
+    Raises:
+        UsageProblem: there are no pictures to compare on (code `no-images`).
+    """
+    loaded = source.loaded
+    how, target = loaded.preprocessing, loaded.spec.target
+    batches: Sequence[Sequence[Picture]] = ()
+    if wishes.verify:
+        pictures = real_pictures(source.run, target, how.window, max(wishes.batch_size, 4), wishes.data)
+        batches = stacks(pictures, wishes.batch_size)
+    network = Network(loaded.classifier)
+    real, drawn = (
+        tuple(expect(network, how, target, source.calibrator, asked))
+        for asked in (batches, [[one] for one in phantoms()])
+    )
+    return Reference(real, drawn)
+
+
+def export_run(source: Source, reference: Reference, kind: Format, path: Path, wishes: Wishes) -> Exported:
+    """Write one bundle, all of it or nothing.
+
+    Args:
+        source: the run. Its adapter, if any, is merged into its network by the first format that needs that.
+        reference: of `ask_run`.
+        kind: the format.
+        path: the final place, free (see `free_place`) or an older bundle, which is replaced at the end.
+        wishes: opset, tolerance, pictures.
+
+    Raises:
+        UsageProblem: a format that does not suit the run.
+        RunFailure: the network cannot be exported, or a file cannot be written.
+        Mismatch: the export answers otherwise than the run (exit status 4).
+    """
+    draft = path.with_name(f".{path.name}.{token_hex(4)}.part")
+    try:
+        with writing(path):
+            draft.mkdir(parents=True)
+        written = WRITERS[kind](source, draft, wishes.opset)
+        comparison = None
+        if reference.real and written.run is not None:
+            comparison = compare(written.run, reference.real, wishes.tolerance)
+        manifest = _manifest(source, kind, written, comparison)
+        if written.run is not None:
+            _write_selftest(draft / SELFTEST, reference.drawn)
+        if kind == "onnx":
+            Bundle(draft, manifest).self_test()
+        replace_text(draft / "README.md", readme(manifest, _build_arguments(source)))
+        files = sorted(file for file in draft.rglob("*") if file.is_file())
+        manifest = replace(manifest, files={file.relative_to(draft).as_posix(): file_facts(file) for file in files})
+        replace_text(draft / MANIFEST, manifest_to_json(manifest))
+        _give_name(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Exported(path, manifest, comparison)
+
+
+def _manifest(source: Source, kind: Format, written: Written, comparison: Comparison | None) -> Manifest:
+    loaded = source.loaded
+    return Manifest(
+        format=kind,
+        name=source.run.path.resolve().name,
+        created=now(),
+        medcli=medcli.__version__,
+        architecture=loaded.spec.architecture,
+        target=loaded.spec.target,
+        preprocessing=loaded.preprocessing,
+        outputs=written.outputs,
+        calibrator=source.calibrator,
+        conformal=source.conformal,
+        thresholds=source.thresholds,
+        verification=None if comparison is None else comparison.to_dict(),
+        facts={**source.facts, **written.facts, "quantized": "none"},
+    )
+
+
+def _write_selftest(file: Path, drawn: Sequence[Expected]) -> None:
+    arrays = {f"image_{row}": one.images[0] for row, one in enumerate(drawn)}
+    answers = np.stack([one.probabilities[0].astype(np.float32) for one in drawn])
+    logits = np.stack([one.logits[0] for one in drawn])
+    with writing(file):
+        np.savez_compressed(file, allow_pickle=False, answers=answers, logits=logits, **arrays)
+
+
+def _build_arguments(source: Source) -> str:
+    """How `medcli.build` makes the base of an adapter."""
+    spec = source.loaded.spec
+    parts = [f'"{spec.architecture}"', f"num_classes={max(2, spec.target.num_classes)}"]
+    parts += [f"image_size={spec.image_size}", f"in_channels={spec.in_channels}", 'weights="BASE_WEIGHTS"']
+    parts += [f"{name}={value!r}" for name, value in spec.options.items()]
+    return ", ".join(parts)
+
+
+def _give_name(draft: Path, path: Path) -> None:
+    """Put the finished folder in its place; an older bundle there is gone only once the new one stands."""
+    aside = None
+    with writing(path):
+        if path.exists():
+            aside = path.with_name(f".{path.name}.{token_hex(4)}.old")
+            path.rename(aside)
+        draft.rename(path)
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,180 @@
+"""The formats a network can leave in, each written into a folder and run again for the comparison."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from medcli.bundles.bundle import MODEL, open_session
+from medcli.bundles.manifest import Format
+from medcli.errors import UsageProblem
+from medcli.evaluation.calibrator import calibrate_logits
+from medcli.evaluation.scores import sigmoid, softmax
+from medcli.export.after import answer_name
+from medcli.export.graph import DEFAULT_OPSET, Network, cannot_trace, export_onnx, quiet_exporter
+from medcli.export.joining import join
+from medcli.models.build import load_model, save_model
+from medcli.models.spec import preprocessing_to_json, spec_to_json
+from medcli.runs.directory import replace_text, writing
+
+if TYPE_CHECKING:
+    from medcli.export.comparing import Run
+    from medcli.export.source import Source
+
+__all__ = ["WRITERS", "Written"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a format left in the folder.
+
+    Args:
+        outputs: names of what the graph gives, if it is one.
+        run: the export as a function, for the comparison; None where there is nothing to compute.
+        facts: for the manifest.
+    """
+
+    outputs: tuple[str, ...] = ()
+    run: Run | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def merge_adapter(source: Source) -> None:
+    """Add a run's adapter to its network, once; afterwards it is an ordinary one."""
+    if source.loaded.classifier.adapters is not None:
+        source.loaded.classifier.merge()
+
+
+def write_onnx(source: Source, folder: Path, opset: int | None) -> Written:
+    """`model.onnx`: preprocessing, network and calibrator; large weights in `model.onnx.data`."""
+    merge_adapter(source)
+    loaded = source.loaded
+    chosen, file, how = opset or DEFAULT_OPSET, folder / MODEL, loaded.preprocessing
+    export_onnx(loaded.classifier, file, channels=how.channels, image_size=how.image_size, opset=chosen)
+    join(file, file, how, loaded.spec.target, source.calibrator)
+    outputs = (answer_name(source.calibrator), "logits", "features")
+    session = open_session(file)
+
+    def run(images: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+        feed = {"image": images}
+        if images.dtype != np.uint8:
+            feed = {"image": np.zeros(images.shape, dtype=np.uint8), "deep": images}
+        answers, logits, features = session.run(list(outputs), feed)
+        return answers, logits, features
+
+    import onnxruntime
+
+    return Written(outputs, run, {"opset": chosen, "runtime": f"onnxruntime {onnxruntime.__version__}"})
+
+
+def write_pt2(source: Source, folder: Path, opset: int | None) -> Written:
+    """`before.pt2` and `network.pt2`, two programs of `torch.export`; written, and never read, by medcli."""
+    from medcli.export.before_torch import Before
+
+    _refuse_opset(opset, "pt2")
+    merge_adapter(source)
+    loaded = source.loaded
+    how = loaded.preprocessing
+    network, before = Network(loaded.classifier), Before(how).eval()
+    batch = torch.export.Dim("n")
+    picture = dict.fromkeys(range(3), torch.export.Dim.AUTO)
+    side = max(2, how.image_size)
+    try:
+        with quiet_exporter(), torch.no_grad():
+            first = torch.export.export(
+                before,
+                (torch.zeros(2, side + 7, side + 13, 3, dtype=torch.uint8),),
+                dynamic_shapes=(picture,),
+            )
+            second = torch.export.export(
+                network, (torch.zeros(2, how.channels, how.image_size, how.image_size),), dynamic_shapes=({0: batch},)
+            )
+    except Exception as error:
+        raise cannot_trace(error) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for program, name in ((first, "before.pt2"), (second, "network.pt2")):
+            with writing(folder / name):
+                torch.export.save(program, folder / name)
+    one, two = first.module(), second.module()
+
+    def run(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found: tuple[torch.Tensor, torch.Tensor] = two(one(x))
+        return found
+
+    return Written((), _in_colour(run, source), {"runtime": f"torch {torch.__version__}"})
+
+
+def write_safetensors(source: Source, folder: Path, opset: int | None) -> Written:
+    """`model.safetensors`, as a run keeps it, an adapter merged into it, and `config.json` for other programs."""
+    _refuse_opset(opset, "safetensors")
+    merge_adapter(source)
+    loaded = source.loaded
+    file = folder / "model.safetensors"
+    save_model(file, loaded.classifier, loaded.spec, loaded.preprocessing)
+    config = {"spec": spec_to_json(loaded.spec), "preprocessing": preprocessing_to_json(loaded.preprocessing)}
+    replace_text(folder / "config.json", json.dumps(config, indent=1, ensure_ascii=False) + "\n")
+    again = load_model(file)
+    network = Network(again.classifier)
+
+    from medcli.export.before_torch import Before
+
+    before = Before(again.preprocessing)
+    return Written((), _in_colour(lambda x: network(before(x)), source), {"runtime": f"torch {torch.__version__}"})
+
+
+def write_adapter(source: Source, folder: Path, opset: int | None) -> Written:
+    """The adapter of a run in PEFT's layout, its head included, without the base it needs."""
+    _refuse_opset(opset, "adapter")
+    if not source.run.adapter.is_dir():
+        raise UsageProblem(
+            f"`{source.run.path}` is a whole model and has no adapter",
+            where="--format",
+            hint="`--format safetensors` writes a whole model",
+            code="no-adapter",
+        )
+    with writing(folder / "adapter"):
+        shutil.copytree(source.run.adapter, folder / "adapter")
+    return Written()
+
+
+def _refuse_opset(opset: int | None, kind: Format) -> None:
+    if opset is not None:
+        raise UsageProblem(
+            f"`--opset` is about ONNX, and the format is `{kind}`",
+            where="--opset",
+            hint="leave it out",
+            code="idle-flag",
+        )
+
+
+def _in_colour(network: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]], source: Source) -> Run:
+    """A program of torch as a function of numpy arrays, its logits calibrated as those of the run."""
+    target, calibrator = source.loaded.spec.target, source.calibrator
+
+    def run(images: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+        if images.shape[-1] == 1:
+            images = np.repeat(images, 3, axis=-1)
+        with torch.inference_mode():
+            logits, features = (one.float().numpy() for one in network(torch.from_numpy(images)))
+        wide = logits if calibrator is None else calibrate_logits(calibrator, logits)
+        return sigmoid(wide) if target.task == "multilabel" else softmax(wide), logits, features
+
+    return run
+
+
+WRITERS: Mapping[Format, Callable[[Source, Path, int | None], Written]] = {
+    "onnx": write_onnx,
+    "pt2": write_pt2,
+    "safetensors": write_safetensors,
+    "adapter": write_adapter,
+}

@@ -1,0 +1,186 @@
+"""Everything of a run that goes into a bundle, read once and checked before anything is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medcli.bundles.manifest import Threshold
+from medcli.errors import UsageProblem
+from medcli.evaluation.calibrator import Calibrator, apply_calibrator
+from medcli.evaluation.operating import Rule, choose_threshold
+from medcli.evaluation.predictions import load_predictions
+from medcli.evaluation.questions import questions_of, yes_or_no
+from medcli.models.base import content_hash
+from medcli.models.build import LoadedModel, load_run
+from medcli.models.provenance import made_by
+from medcli.prediction.finish import read_evaluations
+from medcli.prediction.run_calibration import run_calibrator
+from medcli.registry.cards import read_card
+from medcli.registry.discovery import discover, find
+from medcli.runs.directory import RunDirectory, open_run
+from medcli.runs.records import read_data
+
+__all__ = ["RULES", "Source", "read_source"]
+
+RULES = (Rule("sens", 0.9), Rule("sens", 0.95), Rule("spec", 0.9), Rule("spec", 0.95))
+"""Operating points that every bundle of a yes-or-no model carries."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run, as far as an export needs it.
+
+    Args:
+        run: its directory.
+        loaded: its model on the CPU, in eval mode; an adapter is not merged yet.
+        calibrator: or None.
+        conformal: thresholds of prediction sets, or None.
+        thresholds: operating points chosen on its validation cases.
+        facts: what a bundle tells about model, card, data and figures.
+    """
+
+    run: RunDirectory
+    loaded: LoadedModel
+    calibrator: Calibrator | None
+    conformal: Mapping[str, Any] | None
+    thresholds: tuple[Threshold, ...]
+    facts: Mapping[str, Any]
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the run stores an adapter instead of a whole network."""
+        return self.loaded.classifier.adapters is not None
+
+
+def read_source(path: str, *, weights: str | None = None, rules: Sequence[Rule] = RULES) -> Source:
+    """Read a run for its export.
+
+    Args:
+        path: the run directory.
+        weights: the base of an adapter, where it is no longer where it was.
+        rules: operating points to choose on the validation cases.
+
+    Raises:
+        UsageProblem: no run, a run without weights (code `no-model-file`), a stale calibrator, and as `load_run`.
+    """
+    run = open_run(path)
+    if not run.holds_model:
+        raise UsageProblem(
+            f"run `{path}` holds no weights: it did not get as far as one epoch, or is no single model",
+            hint=f"`medcli runs show {path}` says how it ended; `medcli train --resume {path}` goes on",
+            code="no-model-file",
+        )
+    calibrator = run_calibrator(run)
+    loaded = load_run(run, weights=weights)
+    target = loaded.spec.target
+    if calibrator is not None and calibrator.target != target:
+        raise UsageProblem(
+            "the run's calibrator was fitted for another target than that of its model",
+            where=str(run.calibrator_file),
+            hint=f"`medcli calibrate {run.path}` fits a new one",
+            code="other-target",
+        )
+    return Source(
+        run, loaded, calibrator, _conformal(run), _thresholds(run, calibrator, rules), _facts(run, loaded, calibrator)
+    )
+
+
+def _conformal(run: RunDirectory) -> Mapping[str, Any] | None:
+    if not run.calibrator_file.is_file():
+        return None
+    found = json.loads(run.calibrator_file.read_text(encoding="utf-8")).get("conformal")
+    if found is not None:
+        from medcli.evaluation.conformal import conformal_from_dict
+
+        try:
+            conformal_from_dict(found)
+        except ValueError as problem:
+            raise UsageProblem(str(problem), where=str(run.calibrator_file), code="bad-calibrator") from problem
+    return found if isinstance(found, dict) else None
+
+
+def _thresholds(run: RunDirectory, calibrator: Calibrator | None, rules: Sequence[Rule]) -> tuple[Threshold, ...]:
+    file = run.predictions("val")
+    if not file.is_file():
+        return ()
+    stored = load_predictions(file)
+    if not yes_or_no(stored.target):
+        return ()
+    judged = stored if calibrator is None else apply_calibrator(calibrator, stored)
+    found = []
+    for question in questions_of(judged):
+        for rule in rules:
+            if question.scores is None or question.truth is None:
+                continue
+            value = choose_threshold(question.scores, question.truth, rule)
+            if np.isfinite(value):
+                found.append(Threshold(question.name, str(rule), value, len(question)))
+    return tuple(found)
+
+
+def _facts(run: RunDirectory, loaded: LoadedModel, calibrator: Calibrator | None) -> dict[str, Any]:
+    spec = loaded.spec
+    file = run.model_file if run.model_file.is_file() else run.adapter / "adapter_model.safetensors"
+    return {
+        "model": {
+            "package": made_by(spec.architecture),
+            "options": dict(spec.options),
+            "head_kind": spec.head_kind,
+            "head_norm": spec.head_norm,
+            "parameters": sum(parameter.numel() for parameter in loaded.classifier.parameters()),
+            "weights_sha256": content_hash(file),
+            "adapter": "merged" if loaded.classifier.adapters is not None else None,
+        },
+        "card": _card(spec.architecture),
+        "data": _data(run),
+        "figures": _figures(run),
+        "figures_of": "the scores of the network itself" if calibrator is not None else "these scores",
+    }
+
+
+def _card(architecture: str) -> dict[str, Any]:
+    card = read_card(find(discover(), architecture))
+    if card is None:
+        return {}
+    return {
+        "summary": card.summary,
+        "family": card.family,
+        "licence": card.licence,
+        "modalities": list(card.modalities),
+        "note": card.note,
+        "references": [{"title": one.title, "year": one.year, "url": one.url} for one in card.references],
+    }
+
+
+def _data(run: RunDirectory) -> dict[str, Any]:
+    """Names and counts, no paths and nothing of single cases: a bundle leaves the building."""
+    if not run.data_file.is_file():
+        return {}
+    record = read_data(run)
+    splits = record.get("splits", {})
+    return {
+        "name": record.get("name"),
+        "splits": {
+            split: {name: facts.get(name) for name in ("count", "patients", "classes")}
+            for split, facts in splits.items()
+            if isinstance(facts, dict)
+        },
+    }
+
+
+def _figures(run: RunDirectory) -> dict[str, Any]:
+    """The headline figures of each split with their intervals."""
+    found = {}
+    for split, document in read_evaluations(run.path).items():
+        figures = document["figures"]
+        found[split] = {
+            name: {key: figure.get(key) for key in ("value", "low", "high")}
+            for name, figure in figures.items()
+            if isinstance(figure, dict) and figure.get("headline")
+        }
+    return found
