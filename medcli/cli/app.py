@@ -50,6 +50,7 @@ COMMAND_TABLE: Mapping[str, Place] = {
     "benchmark": Place(
         "medcli.cli.commands.benchmark:benchmark", "measure speed and memory of architectures, and train them briefly"
     ),
+    "export": Place("medcli.cli.commands.export:export", "turn a run into a bundle that runs elsewhere"),
     "models list": Place("medcli.cli.commands.models:list_models", "list the architectures that can be built"),
     "models show": Place("medcli.cli.commands.models:show_model", "show the card of an architecture, and its layers"),
     "models recommend": Place(
@@ -76,6 +77,7 @@ COMMAND_TABLE: Mapping[str, Place] = {
     "config init": Place("medcli.cli.commands.config:init_config", "write a commented configuration file"),
     "config schema": Place("medcli.cli.commands.config:show_schema", "print the JSON schema of configuration files"),
     "config presets": Place("medcli.cli.commands.config:list_presets", "list the named sets of settings"),
+    "doctor": Place("medcli.cli.commands.doctor:doctor", "look at this machine and test it"),
     "completion show": Place("medcli.cli.commands.completion:show", "print the completion script of a shell"),
     "completion install": Place("medcli.cli.commands.completion:install", "put it where the shell finds it"),
     "help": Place("medcli.cli.commands.help:help_page", "explain a command, or a subject"),
