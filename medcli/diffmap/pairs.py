@@ -6,15 +6,17 @@ DICOM files, or are drawn when they are read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SYNTHETIC_PAIRS", "Drawn", "Pair", "PairImages", "PairSet"]
+__all__ = ["DEFAULT_PAIRS", "PATTERN", "SYNTHETIC_PAIRS", "Drawn", "Pair", "PairImages", "PairSet", "synthetic_pairs"]
 
 SYNTHETIC_PAIRS = "synthetic/chest-pairs"
+DEFAULT_PAIRS = 200
+# Every split has a patient in a set of six, and a longer set begins with the same ones.
+PATTERN = ("train", "train", "val", "train", "train", "test", *["train"] * 3, "val", "train", "train", "test")
 
 
 @dataclass(frozen=True)
@@ -99,36 +101,19 @@ class PairImages:
         baseline: float32 [H, W] in [0, 1], dense tissue bright.
         followup: float32 [H, W] likewise.
         target: float32 [H, W] in [-1, 1], positive where the follow-up is denser; NaN outside `valid`. None if unknown.
-        valid: bool [H, W] in follow-up coordinates: both images show something there.
+        valid: bool [H, W] in follow-up coordinates: the follow-up, and as far as is known the baseline, shows something.
+        baseline_valid: bool [H, W] in the baseline's own coordinates: not padding.
         spacing_mm: (row, column) of these pixels, or None.
-        facts: what the files say about themselves (view, laterality, dates, photometric interpretation), by image.
+        sizes: (height, width) of both files.
     """
 
     baseline: npt.NDArray[np.float32]
     followup: npt.NDArray[np.float32]
     target: npt.NDArray[np.float32] | None
     valid: npt.NDArray[np.bool_]
+    baseline_valid: npt.NDArray[np.bool_]
     spacing_mm: tuple[float, float] | None = None
-    facts: tuple[dict[str, Any], dict[str, Any]] = field(default_factory=lambda: ({}, {}))
-
-
-DEFAULT_PAIRS = 200
-# Of six patients in a row: enough of each split in a small set, and a longer set begins with the same ones.
-PATTERN = (
-    "train",
-    "train",
-    "val",
-    "train",
-    "train",
-    "test",
-    "train",
-    "train",
-    "train",
-    "val",
-    "train",
-    "train",
-    "test",
-)
+    sizes: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
 
 
 def synthetic_pairs(
@@ -147,10 +132,3 @@ def synthetic_pairs(
         for number in range(count)
     )
     return PairSet(SYNTHETIC_PAIRS, pairs)
-
-
-def load_pairs(source: str, *, count: int = DEFAULT_PAIRS, seed: int = 0, size: int = 128) -> PairSet:
-    """Pairs by name: a folder, a table, or the built-in set."""
-    if source == SYNTHETIC_PAIRS:
-        return synthetic_pairs(count, seed=seed, size=size)
-    raise NotImplementedError(source)

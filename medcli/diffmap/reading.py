@@ -77,7 +77,7 @@ def read_image(path: str, window: str = "auto") -> Picture:
             check_size(path, values.shape[1], values.shape[0])
             low, high = float(values.min()), float(values.max())
             # The layout's images are in [0, 1] already; another file's own range is all it declares.
-            return Picture(values, 0.0, 1.0) if 0 <= low and high <= 1 else Picture(values, low, max(high, low + 1e-6))
+            return Picture(values, 0.0, 1.0) if low >= 0 and high <= 1 else Picture(values, low, max(high, low + 1e-6))
         picture = read_picture(path, window)
     except UnreadableImage as error:
         raise RunFailure(f"`{path}` cannot be read: {error.reason}", code="unreadable-image") from None
@@ -141,8 +141,8 @@ def _fitted(picture: Picture, size: int) -> Image:
 def _same_size(path: str, size: tuple[int, int], followup: tuple[int, int], what: str) -> None:
     if size != followup:
         raise RunFailure(
-            f"`{path}` is {size[1]}×{size[0]} pixels and the follow-up {followup[1]}×{followup[0]}: a {what} lies on the "
-            "follow-up's grid",
+            f"`{path}` is {size[1]}×{size[0]} pixels and the follow-up {followup[1]}×{followup[0]}: a {what} lies on "
+            "the follow-up's grid",
             code="size-mismatch",
         )
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from medcli.data.decode import IMAGE_SUFFIXES, image_suffix
-from medcli.data.shares import assign
-from medcli.data.splits import SPLITS
+from medcli.data.splits import SPLITS, assign
 from medcli.data.tables import Table, is_table, read_table
 from medcli.diffmap.headers import Header, is_dicom, plane, read_header
 from medcli.diffmap.pairs import SYNTHETIC_PAIRS, Pair, PairSet, synthetic_pairs
@@ -71,8 +71,8 @@ def load_pairs(
     """Pairs by name; no image is read yet.
 
     Args:
-        source: a table, a folder of pairs (`prior`, `current` and perhaps `diff_map` in a folder each), a folder of DICOM
-            files (each patient's images of one view in order of time), or `synthetic/chest-pairs`.
+        source: a table, a folder of pairs (`prior`, `current` and perhaps `diff_map` in a folder each), a folder of
+            DICOM files (each patient's images of one view in order of time), or `synthetic/chest-pairs`.
         columns: of a table.
         count: pairs of the built-in set.
         seed: of the built-in set.
@@ -106,8 +106,8 @@ def load_pairs(
     found = _from_folders(path) or _from_dicom(path)
     if not found:
         raise UsageProblem(
-            f"`{source}` holds no pairs: no folder with `prior` and `current`, no `{TABLE}`, and no two DICOM images of "
-            "one patient and view",
+            f"`{source}` holds no pairs: no folder with `prior` and `current`, no `{TABLE}`, and no two DICOM images "
+            "of one patient and view",
             where="--data",
             code="no-pairs",
         )
@@ -160,7 +160,7 @@ def with_splits(pairs: PairSet, shares: Sequence[float] = (0.7, 0.15, 0.15), see
                 )
         return pairs
     names = np.array([pair.patient or f"pair {pair.identifier}" for pair in pairs.pairs])
-    parts = assign(np.zeros(len(pairs), dtype=np.int64), names, shares, seed)
+    parts = assign(np.ones((len(pairs), 1), dtype=np.bool_), names, shares, seed)
     for part, share in enumerate(shares):
         if share > 0 and not (parts == part).any():
             raise UsageProblem(
@@ -284,7 +284,7 @@ def _from_dicom(root: Path) -> list[Pair]:
     pairs = []
     for (patient, view), images in sorted(series.items()):
         ordered = sorted(images, key=lambda image: image[:2])
-        for number, ((_, early, first), (_, late, second)) in enumerate(zip(ordered, ordered[1:], strict=False)):
+        for number, ((_, early, first), (_, late, second)) in enumerate(pairwise(ordered)):
             pairs.append(
                 Pair(
                     f"{patient}-{view or 'unknown'}/pair_{number}",
