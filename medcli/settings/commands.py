@@ -114,6 +114,11 @@ FIXED_BY_RUN = ("image_size", "fit", "in_channels", "mean", "std")
 OF_WEIGHTS = ("weights", "pretrained", "arch_opt")
 IMAGE_STORE = ("cache", "cache_limit")
 
+# What learns classes has other losses and figures than what learns maps of change.
+_OF_CLASSES = {
+    "loss": ("ce", "focal", "bce", "asl", "corn", "coral"),
+    "monitor": ("auc", "qwk", "accuracy", "balanced_accuracy", "f1", "loss"),
+}
 _CALIBRATED = ("temperature", "vector", "platt", "beta", "isotonic")
 _FINETUNED = ("frozen", "layerwise", "gradual", "full", "lp-ft", "knn")
 _SEARCHED = ("scratch", "frozen", "layerwise", "gradual", "full", "lp-ft", "lora")
@@ -130,7 +135,7 @@ _TABLE: tuple[CommandSettings, ...] = (
         (
             Part(DataSettings),
             Part(ModelSettings),
-            Part(TrainingSettings),
+            Part(TrainingSettings, words=_OF_CLASSES),
             Part(ComputeSettings),
             Part(OutputSettings),
         ),
@@ -144,7 +149,7 @@ _TABLE: tuple[CommandSettings, ...] = (
             Part(ModelSettings),
             Part(StrategySettings, words={"strategy": _FINETUNED}),
             # A strategy says what is frozen and for how long; only whole stages may be left out besides.
-            Part(TrainingSettings, without=("freeze_backbone",)),
+            Part(TrainingSettings, without=("freeze_backbone",), words=_OF_CLASSES),
             Part(ComputeSettings),
             Part(OutputSettings),
         ),
@@ -158,7 +163,7 @@ _TABLE: tuple[CommandSettings, ...] = (
             Part(ModelSettings),
             Part(LoraSettings),
             # The backbone never learns here; whole stages may be left without adapters.
-            Part(TrainingSettings, without=("freeze_backbone",)),
+            Part(TrainingSettings, without=("freeze_backbone",), words=_OF_CLASSES),
             Part(ComputeSettings),
             Part(OutputSettings),
         ),
@@ -185,6 +190,7 @@ _TABLE: tuple[CommandSettings, ...] = (
                     "processes",
                     "log_with",
                 ),
+                words=_OF_CLASSES,
             ),
             Part(ComputeSettings),
             Part(OutputSettings),
@@ -201,7 +207,7 @@ _TABLE: tuple[CommandSettings, ...] = (
             Part(DataSettings),
             Part(ModelSettings),
             # Members are trained one after another, each in one process, to their end.
-            Part(TrainingSettings, without=("extend", "overfit_batch", "processes", "log_with")),
+            Part(TrainingSettings, without=("extend", "overfit_batch", "processes", "log_with"), words=_OF_CLASSES),
             Part(ComputeSettings),
             Part(ForeignSettings),
             Part(OutputSettings),
@@ -275,6 +281,7 @@ _TABLE: tuple[CommandSettings, ...] = (
                     "compile",
                     "resume",
                 ),
+                words=_OF_CLASSES,
             ),
             Part(ComputeSettings),
             Part(RuntimeSettings),

@@ -30,6 +30,7 @@ from medcli.settings.command_groups import (
     SearchSettings,
     SynthSettings,
 )
+from medcli.settings.diffmap_groups import DifferenceLossSettings, DifferenceSettings, MaskSettings, PairSettings
 from medcli.settings.export_group import ExportSettings, RuntimeSettings
 from medcli.settings.option import COMPUTE, DATA, LEARN, MODEL, REGULARISE, RUN, Option
 from medcli.settings.output_group import OutputSettings
@@ -42,12 +43,15 @@ __all__ = [
     "ComputeSettings",
     "DataCheckSettings",
     "DataSettings",
+    "DifferenceLossSettings",
+    "DifferenceSettings",
     "EnsembleSettings",
     "EvaluationSettings",
     "ExportSettings",
     "ForeignSettings",
     "FormatSettings",
     "LoraSettings",
+    "MaskSettings",
     "MethodSettings",
     "ModelListSettings",
     "ModelSettings",
@@ -55,6 +59,7 @@ __all__ = [
     "NewPluginSettings",
     "Option",
     "OutputSettings",
+    "PairSettings",
     "PluginSettings",
     "RecommendSettings",
     "ReportSettings",
@@ -73,7 +78,8 @@ class DataSettings:
     data: Annotated[
         tuple[str, ...],
         Option(
-            "folder of class folders, table, MedMNIST .npz or built-in set (`synthetic/chest`); `NAME=PATH` names it",
+            "folder of class folders, table, MedMNIST .npz or built-in set (`synthetic/chest`); `NAME=PATH` names it; "
+            "for `diffmap` pairs: folder, table or `synthetic/chest-pairs`",
             DATA,
             "[NAME=]PATH",
             completes="data",
@@ -229,12 +235,15 @@ class TrainingSettings:
         int, Option("stop after this many epochs without improvement; 0 for never", LEARN, minimum=0, from_recipe=True)
     ] = 10
     monitor: Annotated[
-        Literal["auc", "qwk", "accuracy", "balanced_accuracy", "f1", "loss"] | None,
-        Option("validation figure that chooses the best epoch (default: auc, qwk for ordinal)", LEARN),
+        Literal["auc", "qwk", "accuracy", "balanced_accuracy", "f1", "auprc", "loss"] | None,
+        Option(
+            "validation figure that chooses the best epoch (default: auc, qwk for ordinal, auprc of change for maps)",
+            LEARN,
+        ),
     ] = None
     loss: Annotated[
-        Literal["ce", "focal", "bce", "asl", "corn", "coral"] | None,
-        Option("loss (default: ce, corn for ordinal, bce for multilabel)", REGULARISE),
+        Literal["ce", "focal", "bce", "asl", "corn", "coral", "weighted-l1-l2", "l1-l2"] | None,
+        Option("loss (default: ce, corn for ordinal, bce for multilabel, weighted-l1-l2 for maps)", REGULARISE),
     ] = None
     focal_gamma: Annotated[float, Option("focusing strength of the focal loss", REGULARISE, minimum=0)] = 2.0
     class_weights: Annotated[

@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from medcli.settings.commands import COMMANDS, CommandSettings
-from medcli.settings.fields import Field
+from medcli.settings.fields import Field, all_fields
 from medcli.settings.files import DATA_TABLE_KEYS
 
 __all__ = ["commented_file", "file_fields", "json_schema"]
@@ -20,8 +20,9 @@ _WORDS = {int: "integer", float: "number", bool: "boolean", str: "string"}
 def file_fields(command: CommandSettings | None = None) -> dict[str, Field]:
     """The settings that a file may hold, for one command or for all."""
     commands = [command] if command else [one for one in COMMANDS.values() if one.layered]
+    # For all of them a setting has the words of all of them.
     return {
-        name: setting
+        name: setting if command else all_fields()[name]
         for one in commands
         for name, setting in one.fields.items()
         if not setting.option.flag_only and setting.option.in_file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from medcli.data.dataset import DataSet, Preprocessing
 from medcli.errors import UsageProblem
@@ -93,7 +93,8 @@ def plan_training(
         refuse_too_many(strategy.nearest, len(data.splits["train"]))
         training = replace(training, epochs=1)
     # Votes are shares of classes, also where the classes are grades.
-    loss = choose_loss(data.target, "ce" if knn and data.target.task == "ordinal" else training.loss)
+    named = cast("LossName | None", training.loss)  # commands that train classes offer no other words
+    loss = choose_loss(data.target, "ce" if knn and data.target.task == "ordinal" else named)
     if training.label_smoothing and loss in {"corn", "coral", "asl"}:
         raise UsageProblem(
             f"`--label-smoothing` does nothing with loss `{loss}`",

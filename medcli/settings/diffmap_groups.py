@@ -1,0 +1,118 @@
+"""Settings of maps of what changed: which network makes them, how a pair is prepared, what is learnt from pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from medcli.settings.option import LEARN, MODEL, REGULARISE, THIS, Option
+
+__all__ = ["DifferenceLossSettings", "DifferenceSettings", "MaskSettings", "PairSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSettings:
+    """How the two images of a pair come to lie over each other."""
+
+    register: Annotated[
+        Literal["none", "affine", "bspline"],
+        Option("how the earlier image is laid over the later one before anything else", THIS),
+    ] = "affine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifferenceSettings:
+    """Which network makes the map, and of what kind the map is."""
+
+    model: Annotated[
+        str | None,
+        Option("difference model, such as `siamese-unet` (`medcli models list` shows them)", MODEL, "NAME"),
+    ] = None
+    map: Annotated[
+        Literal["signed", "magnitude"],
+        Option("`signed`: positive where the later image is denser; `magnitude`: how much changed alone", MODEL),
+    ] = "signed"
+    encoder_from: Annotated[
+        str | None,
+        Option(
+            "take the encoder of this run: a `diffmap pretrain`, another difference model, or a classifier with the "
+            "same encoder",
+            MODEL,
+            "RUN",
+            completes="run",
+        ),
+    ] = None
+    freeze_encoder: Annotated[bool, Option("keep the encoder as it is and train the rest", REGULARISE)] = False
+    order_swap: Annotated[
+        bool,
+        Option(
+            "let half of the pairs change places while training, the map its sign; for registered pairs", REGULARISE
+        ),
+    ] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifferenceLossSettings:
+    """What a map or a filled-in picture is held to, and how much each part of it counts; 0 leaves a part out."""
+
+    l1_weight: Annotated[float, Option("weight of the absolute error", REGULARISE, minimum=0)] = 1.0
+    l2_weight: Annotated[float, Option("weight of the squared error", REGULARISE, minimum=0)] = 1.0
+    map_scale: Annotated[
+        float,
+        Option(
+            "factor on maps before errors are taken, which weighs squares against absolutes (the published code: 128)",
+            REGULARISE,
+            minimum=0,
+            exclusive=True,
+        ),
+    ] = 10.0
+    changed_weight: Annotated[
+        float, Option("what a changed pixel counts in `weighted-l1-l2`, beside 1 for others", REGULARISE, minimum=0)
+    ] = 10.0
+    changed_above: Annotated[
+        float,
+        Option("a pixel has changed where the true map is further from 0", REGULARISE, minimum=0, maximum=1),
+    ] = 0.02
+    ssim_weight: Annotated[
+        float, Option("weight of 1 - SSIM (the published code: 1.5, switched off)", REGULARISE, minimum=0)
+    ] = 0.0
+    gradient_weight: Annotated[
+        float, Option("weight of the error of slopes at full, half, quarter and eighth size", REGULARISE, minimum=0)
+    ] = 0.0
+    fourier_weight: Annotated[
+        float,
+        Option("weight of the error of log spectra (the published code: 0.3, switched off)", REGULARISE, minimum=0),
+    ] = 0.0
+    adversarial: Annotated[
+        bool, Option("let a discriminator of patches learn beside it, to be deceived", REGULARISE)
+    ] = False
+    adversarial_weight: Annotated[
+        float, Option("weight of deceiving the discriminator", REGULARISE, minimum=0, exclusive=True)
+    ] = 0.5
+    adversarial_from: Annotated[
+        int, Option("first epoch with it, from 1 (the published code: 13)", REGULARISE, "EPOCH", minimum=1)
+    ] = 1
+    discriminator_lr: Annotated[
+        float | None,
+        Option("peak rate of the discriminator (default: that of the network)", LEARN, minimum=0, exclusive=True),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskSettings:
+    """What `diffmap pretrain` hides from the network."""
+
+    mask_mode: Annotated[
+        Literal["single", "random", "checkerboard"],
+        Option("hide one patch, preferably near the centre, each patch by chance, or every other one", THIS),
+    ] = "random"
+    mask_ratio: Annotated[
+        float,
+        Option(
+            "largest chance of a patch to be hidden; it rises from 0.05 to this over the first quarter of the run",
+            THIS,
+            minimum=0.05,
+            maximum=0.95,
+        ),
+    ] = 0.7
+    mask_patches: Annotated[int, Option("patches along each side", THIS, minimum=2, maximum=64)] = 4
