@@ -141,7 +141,11 @@ def _sections(
 
 
 def _judged(source: str, resolved: Resolved, output: Output) -> Judgement:
-    """What is to be judged, by what the source is: a run, a file, or else an architecture."""
+    """What is to be judged, by what the source is: a bundle, a run, a file, or else an architecture."""
+    from medcli.bundles.manifest import is_bundle
+
+    if is_bundle(source):
+        return _of_bundle(source, resolved, output)
     if Path(source).is_dir():
         return _of_run(source, resolved, output)
     if Path(source).is_file():
@@ -204,6 +208,33 @@ def _of_run(source: str, resolved: Resolved, output: Output) -> Judgement:
         output.warn(f"the run has no test predictions: these are of `{stored.split}`, which chose its best epoch")
     judged = Judgement(None, (stored,))
     return judged if raw else calibrated_judgement(run, judged, output)
+
+
+def _of_bundle(source: str, resolved: Resolved, output: Output) -> Judgement:
+    """A bundle, with onnxruntime and without torch."""
+    from medcli.prediction.bundles import judge_bundle, ready_bundle, refuse_of_bundles
+    from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings
+
+    joined = ("id_column",) if resolved.values["by_table"] else ()
+    _refuse(resolved, [name for name in _FOREIGN if name not in joined], "reads another tool's table", "not-a-table")
+    refuse_of_bundles(resolved, (*OF_WEIGHTS, *FIXED_BY_RUN))
+    if not resolved.values["data"]:
+        raise UsageProblem(
+            f"`{source}` is a bundle, and no data was named to judge it by",
+            where="--data",
+            hint=f"`medcli evaluate {source} --data PATH`",
+            code="no-data",
+        )
+    return judge_bundle(
+        ready_bundle(source),
+        resolved.group(DataSettings),
+        resolved.group(ComputeSettings),
+        output,
+        data_tables=resolved.data_tables,
+        own_window=resolved.origin("window").layer == "default",
+        raw=resolved.group(EvaluationSettings).raw,
+        on=resolved.values["on"],
+    )
 
 
 def _of_architecture(source: str, resolved: Resolved, output: Output) -> Judgement:

@@ -47,6 +47,10 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
     output = Output(settings, "predict")
     resolved = resolve("predict", flags.given)
     out = _destination(settings.out, settings.overwrite)
+    from medcli.bundles.manifest import is_bundle
+
+    if is_bundle(run):
+        return _with_bundle(run, inputs, resolved, output, out)
     from medcli.prediction.together import split_runs
 
     runs, inputs = split_runs(run, inputs)
@@ -109,6 +113,42 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
         rows = [(*row, *doubt) for row, doubt in zip(rows, doubts, strict=True)]
         about["answers_per_image"] = len(found.member_logits)
     return _answer(output, about, columns, rows, found.failures, out, run)
+
+
+def _with_bundle(
+    source: str, inputs: tuple[str, ...], resolved: Resolved, output: Output, out: Path | None
+) -> ExitCode | None:
+    """A bundle, with onnxruntime and without torch."""
+    from medcli.prediction.bundles import calibrated_by_bundle, predict_with_bundle, ready_bundle, refuse_of_bundles
+    from medcli.prediction.inputs import list_inputs
+    from medcli.prediction.score_table import score_columns, score_rows
+    from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings
+
+    refuse_of_bundles(resolved, (*OF_WEIGHTS, *FIXED_BY_RUN, "class_names", "task"))
+    bundle = ready_bundle(source)
+    manifest = bundle.manifest
+    own = resolved.origin("window").layer == "default"
+    entries = list_inputs(inputs, manifest.preprocessing.window if own else resolved.group(DataSettings).window)
+    output.detail(f"{manifest.architecture}, exported by medcli {manifest.medcli}; its self-test agrees here")
+    if output.settings.dry_run:
+        count = f"{len(entries)} image{'s' if len(entries) != 1 else ''}"
+        text = (
+            f"the bundle computes its self-test as it should; {count} would be predicted with {manifest.architecture}"
+        )
+        output.answer({"images": len(entries)}, text)
+        return None
+    compute = resolved.group(ComputeSettings)
+    found = predict_with_bundle(bundle, entries, compute, progress=output.progress("images predicted", len(entries)))
+    for name, reason in found.failures:
+        output.warn(f"{name}: {reason}")
+    if not found.names:
+        raise RunFailure(f"none of the {len(entries)} inputs could be read", code="unreadable-images")
+    raw = resolved.group(EvaluationSettings).raw
+    logits, calibrated = (found.logits, "") if raw else calibrated_by_bundle(bundle, found.logits)
+    about = {"task": manifest.target.task, "calibrated": bool(calibrated), "calibrator": calibrated or None}
+    columns = score_columns(manifest.target, calibrated=bool(calibrated))
+    rows = score_rows(found.names, logits, manifest.target)
+    return _answer(output, about, columns, rows, found.failures, out, source)
 
 
 def _together(
