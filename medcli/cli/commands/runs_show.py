@@ -9,8 +9,10 @@ from medcli.cli.commands.runs import number_text, summary_facts, time_text
 from medcli.cli.options import Flags, RunArgument
 from medcli.cli.output import Output
 from medcli.errors import MedcliError
+from medcli.runs.advice import Advice, advise
 from medcli.runs.directory import RunDirectory, open_run
 from medcli.runs.listing import Resumption, Summary, read_figures, resumptions, summarise
+from medcli.runs.records import read_metrics
 from medcli.settings.toml_files import read_toml
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["show_run"]
 
 SPLITS = ("test", "val")
+TRAININGS = ("train", "finetune", "lora")
 SHOWN = 5
 """Left-out images that are named before the rest is counted."""
 
@@ -44,8 +47,10 @@ def show_run(run: RunArgument, flags: Flags) -> None:
     figures = _all_figures(directory)
     data = _data_facts(directory)
     resumed = resumptions(directory)
+    advice = _advice(directory, saved, summary)
     result = {
         **summary_facts(summary),
+        "advice": advice,
         "data": data,
         "resumed": resumed,
         "evaluation": figures,
@@ -70,8 +75,26 @@ def show_run(run: RunArgument, flags: Flags) -> None:
         return "\n\n".join(part for part in parts if part)
 
     output.answer(result, text, identifier=str(directory.path), run_dir=str(directory.path))
-    for hint in _next_steps(summary):
+    for hint in (*map(str, advice), *_next_steps(summary)):
         output.hint(hint)
+
+
+def _advice(run: RunDirectory, saved: SavedConfig | None, summary: Summary) -> tuple[Advice, ...]:
+    """What its curves say, once it has finished; nothing where they cannot be read."""
+    if (
+        saved is None
+        or summary.state != "completed"
+        or summary.command not in TRAININGS
+        or not run.metrics_file.is_file()
+    ):
+        return ()
+    try:
+        rows = read_metrics(run)
+    except MedcliError:
+        return ()
+    epochs = saved.values.get("epochs")
+    early = isinstance(epochs, int) and len(rows) < epochs
+    return advise(rows, saved.values, command=summary.command, run=str(run.path), stopped_early=early)
 
 
 def _head(one: Summary, data: Mapping[str, Any], resumed: Sequence[Resumption]) -> str:

@@ -81,7 +81,7 @@ def carry_out(output: Output, start: Start | Finished) -> ExitCode | None:
     if start.plan.training.overfit_batch:
         return _one_batch(output, try_one_batch(start, watch))
     outcome = conduct(start, watch, command=start.resolved.command, out=settings.out, overwrite=settings.overwrite)
-    _trained(output, outcome)
+    _trained(output, outcome, start.resolved)
     return None
 
 
@@ -95,10 +95,15 @@ def _say_settings(output: Output, resolved: Resolved) -> None:
             output.detail(f"{name} = {value_text(value)} ({origin})")
 
 
-def _trained(output: Output, outcome: Outcome) -> None:
+def _trained(output: Output, outcome: Outcome, resolved: Resolved) -> None:
     from medcli.evaluation.render import headline, render
+    from medcli.runs.advice import advise
+    from medcli.runs.records import read_metrics
 
     run, best = str(outcome.run.path), outcome.best
+    advice = advise(
+        read_metrics(outcome.run), resolved.values, command=resolved.command, run=run, stopped_early=outcome.early
+    )
     result = {
         "best_epoch": best.epoch + 1,
         "monitor": best.monitor,
@@ -107,6 +112,7 @@ def _trained(output: Output, outcome: Outcome) -> None:
         "stopped_early": outcome.early,
         "seconds": outcome.seconds,
         "evaluation": {split: evaluation.to_dict() for split, evaluation in outcome.evaluations.items()},
+        "advice": advice,
     }
 
     def text() -> str:
@@ -119,6 +125,8 @@ def _trained(output: Output, outcome: Outcome) -> None:
         return "\n".join([*lines, f"run: {run}"])
 
     output.answer(result, text, identifier=run, run_dir=run)
+    for one in advice:
+        output.hint(str(one))
     output.hint(f"`medcli evaluate {run}` shows every figure; `medcli predict {run} IMAGES` uses the model")
 
 
