@@ -1,4 +1,4 @@
-"""How passes are timed: warm-up, then passes until a time box is spent, each by itself, with the device synchronised."""
+"""How passes are timed: warm-up, then passes one by one until a time box is spent, with the device synchronised."""
 
 from __future__ import annotations
 

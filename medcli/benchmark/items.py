@@ -20,7 +20,6 @@ from medcli.runs.directory import MANIFEST
 __all__ = ["Item", "Kind", "choose_items", "item_from_json", "item_to_json"]
 
 Kind = Literal["architecture", "difference", "run", "bundle"]
-BUNDLE_FILE = "bundle.json"
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,9 @@ def _meant(registry: Registry, word: str) -> list[Item]:
     if path.is_dir():
         if (path / MANIFEST).is_file():
             return [_run(path, word)]
-        if (path / BUNDLE_FILE).is_file():
+        from medcli.bundles.manifest import is_bundle
+
+        if is_bundle(path):
             return [Item("bundle", word, word)]
         raise UsageProblem(
             f"`{word}` is a folder, but neither a run of medcli nor a bundle",
@@ -210,4 +211,3 @@ def _header(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return {}
     return found if isinstance(found, dict) else {}
-

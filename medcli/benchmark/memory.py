@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -30,10 +31,8 @@ def resident(pid: int) -> int:
 def reset_peak() -> bool:
     """Give back what is unused and set this process's peak to what it takes now; False where that cannot be done."""
     gc.collect()
-    try:
+    with contextlib.suppress(OSError, AttributeError):  # another C library keeps its own counsel
         ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError):
-        pass  # another C library keeps its own counsel
     try:
         # proc(5): 5 resets the peak resident set size ("high water mark").
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

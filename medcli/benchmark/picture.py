@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from medcli.benchmark.rows import Row
-from medcli.benchmark.table import HEADLINE, conditions_text, front_of
+from medcli.benchmark.table import HEADLINE, conditions_text, front_of, value_of
 
 __all__ = ["draw_latency"]
 
@@ -35,9 +37,9 @@ def draw_latency(rows: Sequence[Row], batch_size: int, path: Path) -> bool:
     points = []
     for row in rows:
         timing = row.timing(batch_size)
-        value = row.value(HEADLINE) if against == HEADLINE else (row.facts.parameters / 1e6 if row.facts else None)
+        value = value_of(row, against)
         if timing is not None and timing.median_ms is not None and value is not None:
-            points.append((timing.median_ms, value, row))
+            points.append((timing.median_ms, value if against == HEADLINE else value / 1e6, row))
     if not points:
         return False
     figure = Figure(figsize=(8.5, 5.5), layout="constrained")
@@ -61,9 +63,9 @@ def draw_latency(rows: Sequence[Row], batch_size: int, path: Path) -> bool:
         _intervals(axes, points)
     edge = sorted((one for one in points if one[2].item.key in front), key=lambda one: one[0])
     axes.step([one[0] for one in edge], [one[1] for one in edge], where="post", color=FRONT, linewidth=1, zorder=1)
-    axes.set_xscale("log")
+    _logarithmic(axes.xaxis)
     if against != HEADLINE:
-        axes.set_yscale("log")
+        _logarithmic(axes.yaxis)
     _names(axes, points, front)
     unit = "pass" if batch_size > 1 else "image"
     axes.set_xlabel(f"median latency of one {unit}, ms (batch {batch_size}, logarithmic)")
@@ -74,7 +76,7 @@ def draw_latency(rows: Sequence[Row], batch_size: int, path: Path) -> bool:
     axes.set_ylabel(what)
     axes.grid(visible=True, which="major", color="0.92", zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="best")
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.suptitle(conditions_text([one[2] for one in points]), fontsize=8.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
@@ -88,6 +90,16 @@ _KINDS = {
     "run": "run",
     "bundle": "bundle",
 }
+
+
+def _logarithmic(axis: Axis) -> None:
+    """Logarithmic, with plain numbers beside it."""
+    (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    if axis.axis_name == "x":
+        axis.set_tick_params(labelrotation=30)
 
 
 def _intervals(axes: Axes, points: Sequence[tuple[float, float, Row]]) -> None:
@@ -107,13 +119,15 @@ def _names(axes: Axes, points: Sequence[tuple[float, float, Row]], front: frozen
             continue
         x, y = transform((latency, value))
         lift = 5
+        left = axes.transAxes.inverted().transform((x, y))[0] > 0.8
         while any(abs(x - other) < 95 and abs(y + lift - height) < 11 for other, height in taken) and lift > -60:
             lift -= 11
         taken.append((x, y + lift))
         axes.annotate(
             row.item.label,
             (latency, value),
-            xytext=(6, lift),
+            xytext=(-6 if left else 6, lift),
+            ha="right" if left else "left",
             textcoords="offset points",
             fontsize=7.5,
             color="black" if row.item.key in front else "0.35",

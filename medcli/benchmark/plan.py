@@ -29,7 +29,7 @@ EPOCHS = 5
 """Epochs of a short training where `--epochs` says nothing: a recipe's number is made for a long one."""
 
 MAY_CHANGE = frozenset({"time_limit", "memory_limit", "compare_to", "max_slowdown", "resume"})
-"""What may be said anew when a benchmark is gone on with; it decides what is ended and compared, not what is measured."""
+"""What may be said anew when a benchmark is gone on with: it decides what is ended and compared, nothing else."""
 
 _OWN = frozenset(BenchmarkSettings.__dataclass_fields__) | frozenset(OutputSettings.__dataclass_fields__)
 _OF_SPEED = frozenset({"device", "precision", "compile", "runtime", "classes", "resume"})
@@ -262,4 +262,3 @@ def read_plan(run: RunDirectory, words: Sequence[str], given: Mapping[str, Any])
         )
     changed = {name: given[name] for name in ("time_limit", "memory_limit") if name in given}
     return replace(plan, **changed)
-

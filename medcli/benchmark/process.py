@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -89,22 +90,18 @@ def measure_apart(
         reader.start()
         try:
             assert child.stdin is not None
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 # The pipe stays open: it breaks when this process dies, and then the child ends itself.
                 child.stdin.write(json.dumps({**request, "spawned": begun, "memory": limits.resident}) + "\n")
                 child.stdin.flush()
-            except BrokenPipeError:
-                pass
             state, reason, stopped = _follow(child, lines, limits, begun, told, asked, lambda: _died(child, said))
             return Ending(state, reason, stopped, time.monotonic() - begun)
         finally:
             end_family(child)
             reader.join(timeout=5)
             if child.stdin is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     child.stdin.close()
-                except BrokenPipeError:
-                    pass
 
 
 def _follow(

@@ -1,4 +1,4 @@
-"""The rows of a benchmark and the file they are appended to, one line as soon as a row is known, so that none is lost."""
+"""The rows of a benchmark and their file: a line is appended as soon as a row is known, so that none is lost."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Facts:
     Args:
         image_size: side in pixels.
         in_channels: channels.
-        parameters: of the whole network.
+        parameters: of the whole network; None for a bundle, whose graph no longer knows.
         backbone: of its backbone; of a difference model, its encoder.
         macs: multiply-accumulate operations of convolutions, matrix products and attention for one image (or pair).
         weights_bytes: of everything in its state, as it is held for the measurement.
@@ -59,8 +59,8 @@ class Facts:
 
     image_size: int
     in_channels: int
-    parameters: int
-    backbone: int
+    parameters: int | None
+    backbone: int | None
     macs: int | None
     weights_bytes: int
     startup_seconds: float
@@ -173,9 +173,7 @@ class Row:
 
     def missing(self, batch_sizes: Sequence[int]) -> tuple[int, ...]:
         """The batch sizes that have not been measured."""
-        return tuple(
-            size for size in batch_sizes if (found := self.timing(size)) is None or found.state != "measured"
-        )
+        return tuple(size for size in batch_sizes if (found := self.timing(size)) is None or found.state != "measured")
 
     def value(self, name: str) -> float | None:
         """A figure of its training, else a stored one of a run."""

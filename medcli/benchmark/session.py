@@ -1,4 +1,4 @@
-"""A benchmark from its plan to its table: one fresh interpreter after another, every row on the disk once it is known."""
+"""A benchmark from its plan to its table: one fresh interpreter after another, every row on the disk at once."""
 
 from __future__ import annotations
 
@@ -187,8 +187,7 @@ class _Job:
         """The rows so far; an item that was not reached has one that says so."""
         sizes = self.plan.speed.batch_sizes
         rows = (
-            self.rows.get(item.key)
-            or Row(item, timings=tuple(Timing(size, "failed", "not reached") for size in sizes))
+            self.rows.get(item.key) or Row(item, timings=tuple(Timing(size, "failed", "not reached") for size in sizes))
             for item in self.plan.items
         )
         return BenchmarkResult(self.run, self.plan, tuple(rows))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import resource
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from medcli.models.device import Precision
 
-__all__ = ["measure"]
+__all__ = ["Network", "count_macs", "limit_memory", "loader", "measure", "processor", "state_bytes"]
 
 _FALLBACK_SIZE = 224
 _RESERVE = 2**30
@@ -31,7 +32,7 @@ _RESERVE = 2**30
 
 
 @dataclass(frozen=True)
-class _Network:
+class Network:
     """A network with what it is fed.
 
     Args:
@@ -68,9 +69,9 @@ def measure(request: Mapping[str, Any], tell: Tell) -> None:
         torch.set_num_threads(request["threads"])
     device = choose_device(request["device"])
     precision = choose_precision(request["precision"], device)
-    load = _loader(item, request)
-    _limit(request["memory"], device)
-    imported, base = time.monotonic(), resident(_own())
+    load = loader(item, request)
+    limit_memory(request["memory"], device)
+    imported, base = time.monotonic(), resident(os.getpid())
     tell({"stage": "building"})
     network = load(device)
     wanted = request["memory_format"]
@@ -91,8 +92,8 @@ def measure(request: Mapping[str, Any], tell: Tell) -> None:
         in_channels=network.channels,
         parameters=parameters,
         backbone=network.backbone,
-        macs=_macs(network, passing),
-        weights_bytes=_bytes(network.module),
+        macs=count_macs(network.module, passing.inputs(1)),
+        weights_bytes=state_bytes(network.module),
         startup_seconds=first - spawned,
         import_seconds=imported - spawned,
         build_seconds=built - imported,
@@ -123,7 +124,7 @@ class _Passing:
     def __init__(
         self,
         call: Callable[..., Any],
-        network: _Network,
+        network: Network,
         device: torch.device,
         precision: Precision,
         layout: torch.memory_format,
@@ -197,7 +198,7 @@ def _timed(passing: _Passing, size: int, request: Mapping[str, Any], device: tor
     )
 
 
-def _loader(item: Item, request: Mapping[str, Any]) -> Callable[[torch.device], _Network]:
+def loader(item: Item, request: Mapping[str, Any]) -> Callable[[torch.device], Network]:
     """Import what makes the network; the function returned makes it."""
     if item.kind == "run":
         return lambda device: _run(item, device)
@@ -212,7 +213,7 @@ def _loader(item: Item, request: Mapping[str, Any]) -> Callable[[torch.device], 
     size = request["image_size"] or (card.input_size if card else None) or _FALLBACK_SIZE
     factory: Any = load_factory(entry)
 
-    def classifier(device: torch.device) -> _Network:
+    def classifier(device: torch.device) -> Network:
         from medcli.data.target import Target
         from medcli.models.spec import ModelSpec
 
@@ -220,21 +221,21 @@ def _loader(item: Item, request: Mapping[str, Any]) -> Callable[[torch.device], 
         target = Target("binary" if len(names) == 2 else "multiclass", names)
         spec = ModelSpec(architecture=item.name, in_channels=channels, image_size=size, target=target)
         network = build_classifier(spec, seed=0).classifier.eval().to(device)
-        return _Network(network, 1, channels, size, network.parameter_counts().backbone, {})
+        return Network(network, 1, channels, size, network.parameter_counts().backbone, {})
 
-    def difference(device: torch.device) -> _Network:
+    def difference(device: torch.device) -> Network:
         from medcli.errors import RunFailure
 
         network = factory(in_channels=channels, image_size=size)
         if not hasattr(network, "encoder") or not hasattr(network, "parameters"):
             raise RunFailure(f"`{item.name}` gave a {type(network).__name__} without `encoder`", code="broken-plugin")
         count = sum(one.numel() for one in network.encoder.parameters())
-        return _Network(network.eval().to(device), 2, channels, size, count, {})
+        return Network(network.eval().to(device), 2, channels, size, count, {})
 
     return difference if item.kind == "difference" else classifier
 
 
-def _run(item: Item, device: torch.device) -> _Network:
+def _run(item: Item, device: torch.device) -> Network:
     """A trained model, as `predict` uses it."""
     from medcli.models.build import load_run
     from medcli.prediction.finish import read_evaluations
@@ -252,30 +253,30 @@ def _run(item: Item, device: torch.device) -> _Network:
     }
     counts = loaded.classifier.parameter_counts()
     how = loaded.preprocessing
-    return _Network(loaded.predictor, 1, how.channels, how.image_size, counts.backbone, kept)
+    return Network(loaded.predictor, 1, how.channels, how.image_size, counts.backbone, kept)
 
 
-def _macs(network: _Network, passing: _Passing) -> int | None:
+def count_macs(module: nn.Module, inputs: Sequence[torch.Tensor]) -> int | None:
     """For one image: half the floating-point operations of convolutions, matrix products and attention."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network.module(*passing.inputs(1))
+            module(*inputs)
     except Exception:
         # An operator that cannot be traced this way can still be timed.
         return None
     return int(counter.get_total_flops()) // 2
 
 
-def _bytes(module: nn.Module) -> int:
+def state_bytes(module: nn.Module) -> int:
     """Of all tensors in its state, each counted once."""
     seen = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in module.state_dict().values()}
     return sum(seen.values())
 
 
-def _limit(resident_bytes: int | None, device: torch.device) -> None:
+def limit_memory(resident_bytes: int | None, device: torch.device) -> None:
     """A hard wall behind the limit that the parent watches, for one that takes memory faster than it is looked at."""
     if resident_bytes is not None and device.type == "cpu":
         wall = resident_bytes + _RESERVE
@@ -288,18 +289,13 @@ def _name(device: torch.device) -> str:
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return _processor() if device.type == "cpu" else device.type
+    return processor() if device.type == "cpu" else device.type
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The CPU, as the kernel calls it."""
     with contextlib.suppress(OSError, IndexError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return f"cpu: {line.partition(':')[2].strip()}"
     return "cpu"
-
-
-def _own() -> int:
-    import os
-
-    return os.getpid()

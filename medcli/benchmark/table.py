@@ -1,4 +1,4 @@
-"""The table of a benchmark: for a terminal as wide as it is, as Markdown and as CSV; failed rows stay in all of them."""
+"""The table of a benchmark: as wide as the terminal is, as Markdown, as CSV; failed rows stay in all of them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from medcli.benchmark.rows import Row, Timing
 if TYPE_CHECKING:
     from medcli.benchmark.plan import BenchmarkPlan
 
-__all__ = ["HEADLINE", "conditions_text", "csv_text", "failures", "front_of", "markdown_text", "table_text"]
+__all__ = ["HEADLINE", "conditions_text", "csv_text", "failures", "front_of", "markdown_text", "table_text", "value_of"]
 
 MIB = 2**20
 HEADLINE = "auc"
 MARK = "*"
+_GAP = 3
+"""Characters between two columns."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,23 @@ def _short(value: float | None) -> str:
     """Three digits, never as a power of ten."""
     if value is None:
         return ""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else (
-        f"{value:.3f}"
+    return (
+        f"{value:.0f}"
+        if value >= 100
+        else f"{value:.1f}"
+        if value >= 10
+        else f"{value:.2f}"
+        if value >= 0.1
+        else (f"{value:.3f}")
     )
 
 
-def _of_facts(name: str, scale: float = 1.0, form: str = ".1f") -> Callable[[Row, Timing], str]:
-    return lambda row, _: "" if row.facts is None else _number(getattr(row.facts, name), form, scale)
+def _of_facts(name: str, scale: float = 1.0) -> Callable[[Row, Timing], str]:
+    def cell(row: Row, _: Timing) -> str:
+        value = None if row.facts is None else getattr(row.facts, name)
+        return "" if value is None else _short(value / scale)
+
+    return cell
 
 
 def _of_learning(name: str, scale: float = 1.0, form: str = ".1f") -> Callable[[Row, Timing], str]:
@@ -83,8 +95,7 @@ _COLUMNS = (
     _Column("model", lambda row, _: row.item.label, True, 0),
     _Column("px", lambda row, _: "" if row.facts is None else str(row.facts.image_size), True, 6),
     _Column("M params", _of_facts("parameters", 1e6), True, 2),
-    _Column("GMACs", lambda row, _: "" if row.facts is None or row.facts.macs is None else _short(row.facts.macs / 1e9),
-            True, 5),  # fmt: skip
+    _Column("GMACs", _of_facts("macs", 1e9), True, 5),
     _Column("weights MB", _of_facts("weights_bytes", 1e6), True, 9),
     _Column("start-up s", _of_facts("startup_seconds"), True, 8),
     _Column("batch", lambda _, timing: str(timing.batch_size), False, 0),
@@ -106,15 +117,24 @@ _COLUMNS = (
 
 
 def front_of(rows: Sequence[Row], batch_size: int) -> tuple[str, frozenset[str]]:
-    """Which figure latency is set against, `auc` or `parameters`, and the keys of the rows on the Pareto front."""
+    """Which figure latency is set against, `auc` or `parameters`, and the keys of the rows on the Pareto front.
+
+    Difference models answer another question and are fed pairs: they stand on no front with classifiers.
+    """
     timed = [row for row in rows if (one := row.timing(batch_size)) is not None and one.median_ms is not None]
-    judged = [row for row in timed if row.value(HEADLINE) is not None]
-    if judged:
-        points = [(_median(row, batch_size), row.value(HEADLINE) or 0.0) for row in judged]
-        return HEADLINE, frozenset(judged[index].item.key for index in pareto_front(points, higher_is_better=True))
-    known = [row for row in timed if row.facts is not None]
-    points = [(_median(row, batch_size), float(row.facts.parameters)) for row in known if row.facts is not None]
-    return "parameters", frozenset(known[index].item.key for index in pareto_front(points, higher_is_better=False))
+    timed = [row for row in timed if row.item.kind != "difference"] or timed
+    against = HEADLINE if any(row.value(HEADLINE) is not None for row in timed) else "parameters"
+    known = [(row, value) for row in timed if (value := value_of(row, against)) is not None]
+    points = [(_median(row, batch_size), value) for row, value in known]
+    front = pareto_front(points, higher_is_better=against == HEADLINE)
+    return against, frozenset(known[index][0].item.key for index in front)
+
+
+def value_of(row: Row, against: str) -> float | None:
+    """What latency is set against; None where it is unknown, or nothing at all."""
+    if against == HEADLINE:
+        return row.value(HEADLINE)
+    return float(row.facts.parameters) if row.facts is not None and row.facts.parameters else None
 
 
 def _median(row: Row, batch_size: int) -> float:
@@ -152,11 +172,9 @@ def table_text(rows: Sequence[Row], *, width: int | None = None, colour: bool = 
     from rich.text import Text
 
     columns, lines = _grid(rows, marked=_front(rows))
-    widths = [
-        max([len(column.heading), *(len(line[index]) for line in lines)]) for index, column in enumerate(columns)
-    ]
+    widths = [max([len(column.heading), *(len(line[index]) for line in lines)]) for index, column in enumerate(columns)]
     kept = list(range(len(columns)))
-    while width is not None and sum(widths[index] + 2 for index in kept) > width:
+    while width is not None and sum(widths[index] + _GAP for index in kept) > width:
         going = max(kept, key=lambda index: (columns[index].keep, index))
         if not columns[going].keep:
             break
@@ -164,12 +182,14 @@ def table_text(rows: Sequence[Row], *, width: int | None = None, colour: bool = 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
     for index in kept:
         words = columns[index].heading in {"model", "state", "lr"}
-        table.add_column(columns[index].heading, justify="left" if words else "right", no_wrap=True, overflow="ellipsis")
+        table.add_column(
+            columns[index].heading, justify="left" if words else "right", no_wrap=True, overflow="ellipsis"
+        )
     states = [timing.state != "measured" for row in rows for timing in row.timings]
     for line, bad in zip(lines, states, strict=True):
         table.add_row(*(Text(line[index], style="red" if bad and colour else "") for index in kept))
     stream = io.StringIO()
-    needed = sum(widths[index] + 2 for index in kept) + 2
+    needed = sum(widths[index] + _GAP for index in kept)
     console = Console(
         file=stream,
         width=max(20, min(width, needed) if width is not None else needed),

@@ -11,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 from medcli.errors import MedcliError
@@ -18,6 +19,14 @@ from medcli.errors import MedcliError
 __all__ = ["Tell", "describe_failure"]
 
 Tell = Callable[[Mapping[str, Any]], None]
+
+_TASKS = {
+    "speed": "medcli.benchmark.speed:measure",
+    "learning": "medcli.benchmark.learning:learn",
+    "export": "medcli.benchmark.graphs:write_graph",
+    "onnx": "medcli.benchmark.graphs:measure_graph",
+    "onnx-bundle": "medcli.benchmark.graphs:measure_bundle",
+}
 
 
 def describe_failure(error: BaseException) -> tuple[str, str]:
@@ -48,14 +57,8 @@ def main() -> None:
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        if request["task"] == "learning":
-            from medcli.benchmark.learning import learn
-
-            learn(request, tell)
-        else:
-            from medcli.benchmark.speed import measure
-
-            measure(request, tell)
+        module, _, name = _TASKS[request["task"]].partition(":")
+        getattr(import_module(module), name)(request, tell)
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         state, reason = describe_failure(error)

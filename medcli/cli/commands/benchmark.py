@@ -1,4 +1,4 @@
-"""`medcli benchmark`: speed and memory of architectures side by side, and what they learn from the same short training."""
+"""`medcli benchmark`: speed and memory of architectures, and what they learn from the same short training."""
 
 from __future__ import annotations
 
