@@ -101,7 +101,7 @@ class PairImages:
         baseline: float32 [H, W] in [0, 1], dense tissue bright.
         followup: float32 [H, W] likewise.
         target: float32 [H, W] in [-1, 1], positive where the follow-up is denser; NaN outside `valid`. None if unknown.
-        valid: bool [H, W] in follow-up coordinates: the follow-up, and as far as is known the baseline, shows something.
+        valid: bool [H, W] in follow-up coordinates: the follow-up (and the baseline, where known) shows something.
         baseline_valid: bool [H, W] in the baseline's own coordinates: not padding.
         spacing_mm: (row, column) of these pixels, or None.
         sizes: (height, width) of both files.
