@@ -41,12 +41,17 @@ COMMAND_TABLE: Mapping[str, Place] = {
     "train": Place("medcli.cli.commands.train:train", "train an architecture on your images"),
     "finetune": Place("medcli.cli.commands.finetune:finetune", "adapt a pretrained architecture or a run"),
     "lora": Place("medcli.cli.commands.lora:lora", "adapt a backbone with low-rank adapters of a few megabytes"),
+    "ensemble": Place(
+        "medcli.cli.commands.ensemble:ensemble", "train several members, or join runs or predictions, into one run"
+    ),
     "search": Place("medcli.cli.commands.search:search", "look for good settings of a training, on validation images"),
     "evaluate": Place("medcli.cli.commands.evaluate:evaluate", "measure a run or stored predictions, with intervals"),
     "calibrate": Place(
         "medcli.cli.commands.calibrate:calibrate", "turn scores into probabilities, fitted on validation cases"
     ),
     "predict": Place("medcli.cli.commands.predict:predict", "apply a run to image files"),
+    "explain": Place("medcli.cli.commands.explain:explain", "show which parts of a picture spoke for an answer"),
+    "features": Place("medcli.cli.commands.features:features", "write, draw and compare what a network sees in images"),
     "benchmark": Place(
         "medcli.cli.commands.benchmark:benchmark", "measure speed and memory of architectures, and train them briefly"
     ),

@@ -33,6 +33,7 @@ __all__ = [
     "FileArgument",
     "Flags",
     "InputsArgument",
+    "JoinedOrTrained",
     "Judged",
     "MeasuredItems",
     "NewFileArgument",
@@ -41,6 +42,7 @@ __all__ = [
     "OptionalArchitectureOrRun",
     "OptionalFile",
     "OptionalFolder",
+    "OptionalInputs",
     "OptionalSynthetic",
     "PageWords",
     "PluginNames",
@@ -159,8 +161,19 @@ RunOrPredictions = Annotated[
     str,
     Positional("RUN|VAL", "run directory, or validation predictions (.npz of ours, table of any tool)", "run|path"),
 ]
+JoinedOrTrained = Annotated[
+    tuple[str, ...],
+    Positional(
+        "ARCH|RUN|PREDICTIONS",
+        "architectures to train, or two or more runs or files of predictions to join",
+        "architecture|run|path",
+    ),
+]
 InputsArgument = Annotated[
     tuple[str, ...], Positional("INPUT", "image files or folders of them", "path", required=True)
+]
+OptionalInputs = Annotated[
+    tuple[str, ...], Positional("INPUT", "image files or folders of them; not needed with `--save`", "path")
 ]
 FileArgument = Annotated[str, Positional("FILE", "file to look at", "path")]
 OptionalFile = Annotated[str | None, Positional("FILE", "file to look at", "path")]

@@ -18,11 +18,11 @@ from medcli.search.sampling import make_sampler, suggest
 from medcli.search.space import Dimension, default_space, read_space, space_to_json
 from medcli.search.study import Identity, memory_study
 from medcli.search.trial import plan_whole, without_test
+from medcli.settings.chosen import chosen_settings
 from medcli.settings.commands import COMMANDS
 from medcli.settings.fields import Field, all_fields
 from medcli.settings.groups import OutputSettings, PluginSettings, SearchSettings
 from medcli.settings.resolve import Resolved, resolve
-from medcli.settings.toml_files import read_toml
 from medcli.training.processes import place
 from medcli.training.start import MAY_CHANGE, Start
 
@@ -93,7 +93,7 @@ def plan_search(source: str | None, given: Mapping[str, Any]) -> SearchPlan:
     resolved = resolve("search", given, architecture=source)
     strategy = str(resolved.values["strategy"] or "scratch")
     command = COMMAND_OF.get(strategy, "finetune")
-    chosen = _chosen(resolved, given)
+    chosen = chosen_settings(resolved, given)
     _refuse_foreign(chosen, resolved, command, strategy)
     file = resolved.values["space"]
     fixed: tuple[str, ...] = ()
@@ -211,22 +211,6 @@ def _planned(
     kept = len(whole.plan.data.splits["test"]) if "test" in whole.plan.data.splits else 0
     timeout = resolved.group(PluginSettings).timeout
     return SearchPlan(source, identity, space, fixed, settings, timeout, resolved, start, kept)
-
-
-def _chosen(resolved: Resolved, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings somebody chose, be it in a file; what a search's own record merely repeats was not chosen."""
-    repeated: set[str] = set()
-    if given.get("config"):
-        path = Path(given["config"]).expanduser()
-        document = read_toml(path / "config.toml" if path.is_dir() else path)
-        if "origins" in document.values:
-            repeated = set(resolved.values) - set(document.below("origins").values)
-    return {
-        name: value
-        for name, value in resolved.values.items()
-        if resolved.origin(name).layer not in ("default", "recipe")
-        and not (resolved.origin(name).layer == "config file" and name in repeated)
-    }
 
 
 def _refuse_foreign(chosen: Mapping[str, Any], resolved: Resolved, command: str, strategy: str) -> None:

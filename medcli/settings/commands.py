@@ -20,6 +20,8 @@ from medcli.settings.groups import (
     DataSettings,
     EnsembleSettings,
     EvaluationSettings,
+    ExplainSettings,
+    FeatureSettings,
     ExportSettings,
     ForeignSettings,
     FormatSettings,
@@ -120,6 +122,17 @@ _OF_CLASSES = {
     "monitor": ("auc", "qwk", "accuracy", "balanced_accuracy", "f1", "loss"),
 }
 _CALIBRATED = ("temperature", "vector", "platt", "beta", "isotonic")
+_EXPLAINED = (
+    "gradcam",
+    "gradcam++",
+    "layercam",
+    "hirescam",
+    "attention",
+    "rollout",
+    "gradient-rollout",
+    "occlusion",
+    "integrated-gradients",
+)
 _FINETUNED = ("frozen", "layerwise", "gradual", "full", "lp-ft", "knn")
 _SEARCHED = ("scratch", "frozen", "layerwise", "gradual", "full", "lp-ft", "lora")
 _BENCHED = ("scratch", "frozen", "layerwise", "gradual", "full", "lp-ft", "knn", "lora")
@@ -256,6 +269,33 @@ _TABLE: tuple[CommandSettings, ...] = (
             Part(EvaluationSettings, only=("ten_crop", "mc_dropout", "tta", "raw")),
             Part(ComputeSettings),
             Part(OutputSettings, without=("preset",)),
+        ),
+        layered=True,
+    ),
+    CommandSettings(
+        "explain",
+        (
+            Part(MethodSettings, words={"method": _EXPLAINED}),
+            Part(ExplainSettings),
+            Part(DataSettings, only=("data", "image_dir", "window")),
+            Part(ModelSettings, only=("weights",)),
+            Part(EvaluationSettings, only=("raw",)),
+            Part(ComputeSettings, only=("device", "batch_size", "seed")),
+            _output(*_SOURCES, "out", "overwrite", "no_progress"),
+        ),
+        layered=True,
+    ),
+    CommandSettings(
+        "features",
+        (
+            Part(FeatureSettings),
+            Part(ExplainSettings, only=("target",)),
+            # Nothing is drawn for features: a set without splits is taken whole.
+            Part(DataSettings, without=("split",)),
+            Part(ModelSettings, only=OF_WEIGHTS),
+            Part(LoraSettings, only=("random_weights",)),
+            Part(ComputeSettings),
+            _output(*_SOURCES, "out", "overwrite", "no_progress"),
         ),
         layered=True,
     ),

@@ -15,6 +15,10 @@ from medcli.settings.toml_files import read_toml
 __all__ = ["Preset", "find_preset", "preset_layer", "presets"]
 
 
+_TRAINS = {"ensemble": ("train", "finetune", "lora")}
+"""Commands that hand their settings on to others."""
+
+
 @dataclass(frozen=True)
 class Preset:
     """One preset.
@@ -62,7 +66,7 @@ def find_preset(name: str) -> Preset:
 def preset_layer(name: str, command: str) -> Layer:
     """The values of a preset for a command. Raises `UsageProblem` for an unknown name, or one of another command."""
     preset = find_preset(name)
-    if command not in preset.commands:
+    if not set(preset.commands) & {command, *_TRAINS.get(command, ())}:
         others = " or ".join(f"`medcli {one} … --preset {name}`" for one in preset.commands)
         raise UsageProblem(
             f"the preset `{name}` is not for `{command}`", where="`--preset`", hint=others, code="other-command"
