@@ -123,7 +123,8 @@ def structural_similarity(one: Tensor, other: Tensor, span: float) -> Tensor:
     small, smaller = (0.01 * span) ** 2, (0.03 * span) ** 2
     brightness: Tensor = (2 * mean_one * mean_other + small) / (mean_one.square() + mean_other.square() + small)
     contrast: Tensor = (2 * both + smaller) / (spread_one + spread_other + smaller)
-    return (brightness * contrast).mean()
+    mean: Tensor = (brightness * contrast).mean()
+    return mean
 
 
 def slopes(one: Tensor, other: Tensor) -> Tensor:
