@@ -49,6 +49,7 @@ COMMAND_TABLE: Mapping[str, Place] = {
     "calibrate": Place(
         "medcli.cli.commands.calibrate:calibrate", "turn scores into probabilities, fitted on validation cases"
     ),
+    "report": Place("medcli.cli.commands.report:report", "write a report of a run or of predictions, for people"),
     "predict": Place("medcli.cli.commands.predict:predict", "apply a run to image files"),
     "explain": Place("medcli.cli.commands.explain:explain", "show which parts of a picture spoke for an answer"),
     "features": Place("medcli.cli.commands.features:features", "write, draw and compare what a network sees in images"),

@@ -48,6 +48,7 @@ __all__ = [
     "PluginNames",
     "PluginOrFolder",
     "Positional",
+    "Reported",
     "RunArgument",
     "RunOrArchitecture",
     "RunOrPredictions",
@@ -168,6 +169,10 @@ JoinedOrTrained = Annotated[
         "architectures to train, or two or more runs or files of predictions to join",
         "architecture|run|path",
     ),
+]
+Reported = Annotated[
+    str,
+    Positional("RUN|PREDICTIONS", "run directory, or predictions file (.npz of ours, table of any tool)", "run|path"),
 ]
 InputsArgument = Annotated[
     tuple[str, ...], Positional("INPUT", "image files or folders of them", "path", required=True)

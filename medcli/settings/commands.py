@@ -34,6 +34,7 @@ from medcli.settings.groups import (
     OutputSettings,
     PluginSettings,
     RecommendSettings,
+    ReportSettings,
     RuntimeSettings,
     SearchSettings,
     StrategySettings,
@@ -134,6 +135,7 @@ _EXPLAINED = (
     "integrated-gradients",
 )
 _FINETUNED = ("frozen", "layerwise", "gradual", "full", "lp-ft", "knn")
+_REPORTED = ("html", "md")
 _SEARCHED = ("scratch", "frozen", "layerwise", "gradual", "full", "lp-ft", "lora")
 _BENCHED = ("scratch", "frozen", "layerwise", "gradual", "full", "lp-ft", "knn", "lora")
 
@@ -257,6 +259,26 @@ _TABLE: tuple[CommandSettings, ...] = (
             ),
             Part(ComputeSettings, only=("seed",)),
             _output(*_SOURCES, "out", "overwrite", "verbose"),
+        ),
+        layered=True,
+    ),
+    CommandSettings(
+        "report",
+        (
+            Part(FormatSettings, words={"format": _REPORTED}),
+            Part(ReportSettings),
+            Part(MethodSettings, words={"method": _CALIBRATED}),
+            Part(CalibrationSettings, only=("cross_fit",)),
+            Part(EvaluationSettings, only=("bootstrap", "bins", "binning", "top_k", "raw")),
+            Part(CompareSettings, only=("on",)),
+            Part(ClinicalSettings),
+            Part(ForeignSettings),
+            Part(
+                DataSettings,
+                only=("label_column", "ordinal_column", "patient_column", "class_names", "positive_class", "task"),
+            ),
+            Part(ComputeSettings, only=("seed",)),
+            _output(*_SOURCES, "out", "overwrite"),
         ),
         layered=True,
     ),

@@ -1,0 +1,39 @@
+"""Text of the report in the two languages it is written in; whatever comes from data is escaped here and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+__all__ = ["html_text", "markdown_text"]
+
+_CODE = re.compile(r"`([^`]+)`")
+_SPECIAL = re.compile(r"([\\*_{}\[\]<>()#+!|~$-])")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+
+def html_text(text: str) -> str:
+    """Escaped HTML, with `code` between backticks as such."""
+    return _CODE.sub(r"<code>\1</code>", escape(_clean(text), quote=True))
+
+
+def markdown_text(text: str) -> str:
+    """Escaped Markdown in one line, with `code` between backticks kept."""
+    parts = _CODE.split(_clean(text).replace("\n", " "))
+    # Every second part stood between backticks, where only the bar of a table still means something.
+    return "".join(
+        f"`{part.replace('|', chr(92) + '|')}`" if index % 2 else _escaped(part) for index, part in enumerate(parts)
+    )
+
+
+def _escaped(text: str) -> str:
+    return (
+        _SPECIAL.sub(r"\\\1", text.replace("&", "&amp;").replace("`", "'"))
+        .replace(r"\<", "&lt;")
+        .replace(r"\>", "&gt;")
+    )
+
+
+def _clean(text: str) -> str:
+    """Without characters that no document may hold, or that turn the direction of the text round."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
