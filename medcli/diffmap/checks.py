@@ -46,7 +46,7 @@ class Concern:
 
 
 def check_headers(pair: Pair) -> tuple[Concern, ...]:
-    """What the files' headers, and the table that names the pair, say: patient, view, side, order in time, same file."""
+    """What headers, and the table that names the pair, say: patient, view, side, order in time, same file."""
     if pair.drawn is not None:
         return ()
     first, second = read_header(pair.baseline), read_header(pair.followup)
@@ -54,9 +54,7 @@ def check_headers(pair: Pair) -> tuple[Concern, ...]:
     if _same_bytes(pair.baseline, pair.followup):
         found.append(Concern("same-file", "warn", "both images are the same file, so the map is zero everywhere"))
     if first.patient and second.patient and first.patient != second.patient:
-        found.append(
-            Concern("patient-mismatch", "refuse", "the images are of different patients, as their headers say")
-        )
+        found.append(Concern("patient-mismatch", "refuse", "the headers name two different patients"))
     views = (first.view or pair.views[0], second.view or pair.views[1])
     found += _view(*views)
     if {first.laterality, second.laterality} == {"L", "R"} or {first.rows_run, second.rows_run} == {"L", "R"}:
@@ -98,21 +96,21 @@ def check_images(images: PairImages, *, orientation: bool = True) -> tuple[Conce
 
 def check_alignment(quality: Quality, how: str) -> tuple[Concern, ...]:
     """What the registration says about itself."""
+    if quality.failures and how == "none":
+        text = f"the images do not lie over each other ({quality.ncc_after:.2f}), and `--register none` leaves them so"
+        return (Concern("not-aligned", "warn", text),)
     if quality.failures:
         return (
             Concern(
-                "alignment-failed" if how != "none" else "not-aligned",
-                "refuse" if how != "none" else "warn",
-                f"the images could not be laid over each other: {'; '.join(quality.failures)}"
-                if how != "none"
-                else f"the images do not lie over each other ({quality.ncc_after:.2f}) and `--register none` leaves them",
+                "alignment-failed",
+                "refuse",
+                f"the images could not be laid over each other: {'; '.join(quality.failures)}",
                 "another view, another patient or a corrupt image does this; look at both images",
             ),
         )
     if quality.ncc_after < WEAK:
-        return (
-            Concern("weak-alignment", "warn", f"the images agree little after alignment ({quality.ncc_after:.2f})"),
-        )
+        text = f"the images agree little after alignment ({quality.ncc_after:.2f})"
+        return (Concern("weak-alignment", "warn", text),)
     return ()
 
 

@@ -1,4 +1,4 @@
-"""From a pair to what a difference model sees, the same in training, scoring and prediction: read, check, align, match."""
+"""From a pair to what a difference model sees, in training, scoring and prediction alike: read, check, align, match."""
 
 from __future__ import annotations
 
