@@ -89,8 +89,24 @@ class MethodSettings:
     """Which of several ways a command takes; each command lists its own words."""
 
     method: Annotated[
-        Literal["temperature", "vector", "platt", "beta", "isotonic"] | None,
-        Option("how it is done (default of `calibrate`: temperature)", THIS),
+        Literal[
+            "temperature",
+            "vector",
+            "platt",
+            "beta",
+            "isotonic",
+            "gradcam",
+            "gradcam++",
+            "layercam",
+            "hirescam",
+            "attention",
+            "rollout",
+            "gradient-rollout",
+            "occlusion",
+            "integrated-gradients",
+        ]
+        | None,
+        Option("how it is done (default: `calibrate` temperature, `explain` by what the network shows)", THIS),
     ] = None
 
 
@@ -264,6 +280,9 @@ class ModelListSettings:
     max_params: Annotated[
         float | None, Option("only those with at most this many million parameters", THIS, "MILLIONS", minimum=0)
     ] = None
+    difference: Annotated[bool, Option("only difference models: two images in, a map of what changed out", THIS)] = (
+        False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ from medcli.settings.command_groups import (
 )
 from medcli.settings.diffmap_groups import DifferenceLossSettings, DifferenceSettings, MaskSettings, PairSettings
 from medcli.settings.export_group import ExportSettings, RuntimeSettings
+from medcli.settings.explanation_groups import ExplainSettings, FeatureSettings
 from medcli.settings.option import COMPUTE, DATA, LEARN, MODEL, REGULARISE, RUN, Option
 from medcli.settings.output_group import OutputSettings
 
@@ -47,6 +48,8 @@ __all__ = [
     "DifferenceSettings",
     "EnsembleSettings",
     "EvaluationSettings",
+    "ExplainSettings",
+    "FeatureSettings",
     "ExportSettings",
     "ForeignSettings",
     "FormatSettings",
