@@ -10,6 +10,7 @@ from typing import Any
 from medcli.benchmark.items import Item, choose_items, item_from_json, item_to_json
 from medcli.benchmark.memory import free_memory, watchable
 from medcli.benchmark.process import Limits
+from medcli.bundles.extra import require_onnx
 from medcli.errors import UsageProblem
 from medcli.registry.discovery import Registry
 from medcli.runs.directory import RunDirectory, replace_text
@@ -110,7 +111,7 @@ def plan_benchmark(registry: Registry, words: Sequence[str], resolved: Resolved)
         own.memory_format,
         values["compile"],
         own.threads,
-        values.get("runtime", "torch"),
+        values["runtime"],
         values["classes"] or 2,
         values["image_size"],
         values["in_channels"],
@@ -128,39 +129,23 @@ def _course(resolved: Resolved) -> Course | None:
         for name, value in resolved.values.items()
         if name not in _OWN | _OF_SPEED | _OF_COURSE and resolved.origin(name).layer != "default"
     }
-    given = {
-        "epochs": EPOCHS,
-        "batch_size": resolved.values["batch_size"],
-        "seed": resolved.values["seed"],
-        # Everybody learns for the same number of epochs, whoever improves early or late.
-        "patience": 0,
-        "device": resolved.values["device"],
-        "precision": resolved.values["precision"],
-        **chosen,
-    }
-    bootstrap = resolved.group(EvaluationSettings).bootstrap
+    given = {name: resolved.values[name] for name in ("batch_size", "seed", "device", "precision")}
     strategy = resolved.values["strategy"] or "scratch"
+    if strategy != "knn":
+        # Everybody learns for the same number of epochs, whoever improves early or late.
+        given |= {"epochs": EPOCHS, "patience": 0}
+    given |= chosen
+    bootstrap = resolved.group(EvaluationSettings).bootstrap
     return Course(strategy, given, bool(resolved.values["random_weights"]), bootstrap)
 
 
 def _refuse_contradictions(items: Sequence[Item], resolved: Resolved) -> None:
-    kinds = {item.kind for item in items}
     trained = next((item for item in items if item.kind in {"run", "bundle"}), None)
     data = resolved.values["data"]
-    if data and trained is not None:
-        raise UsageProblem(
-            f"`--data` trains architectures, and `{trained.label}` is trained already",
-            where="--data",
-            hint=f"`medcli evaluate {trained.label} --data {data[0]}` judges it; leave one of the two out",
-            code="trained-already",
-        )
-    if data and kinds == {"difference"}:
-        raise UsageProblem(
-            "`--data` trains classifiers, and only difference models were named",
-            where="--data",
-            hint="leave `--data` out; `medcli diffmap train` trains difference models",
-            code="no-classifier",
-        )
+    if data:
+        _refuse_untrainable(items, trained, data[0])
+    else:
+        _refuse_idle(resolved)
     if trained is not None:
         for name in ("image_size", "in_channels", "classes"):
             if resolved.values[name] is not None:
@@ -171,13 +156,35 @@ def _refuse_contradictions(items: Sequence[Item], resolved: Resolved) -> None:
                     hint="leave it out, or measure the run by itself",
                     code="fixed-by-run",
                 )
+    graphs = resolved.values["runtime"] == "onnx"
+    if graphs or any(item.kind == "bundle" for item in items):
+        _refuse_beside_graphs(resolved, next((item.label for item in items if item.kind == "bundle"), None))
+        packages = ("onnx", "onnxscript", "onnxruntime") if graphs else ("onnxruntime",)
+        require_onnx("`--runtime onnx`" if graphs else "measuring a bundle", *packages)
+
+
+def _refuse_untrainable(items: Sequence[Item], trained: Item | None, data: str) -> None:
+    if trained is not None:
+        raise UsageProblem(
+            f"`--data` trains architectures, and `{trained.label}` is trained already",
+            where="--data",
+            hint=f"`medcli evaluate {trained.label} --data {data}` judges it; leave one of the two out",
+            code="trained-already",
+        )
+    if all(item.kind == "difference" for item in items):
+        raise UsageProblem(
+            "`--data` trains classifiers, and only difference models were named",
+            where="--data",
+            hint="leave `--data` out; `medcli diffmap train` trains difference models",
+            code="no-classifier",
+        )
+
+
+def _refuse_idle(resolved: Resolved) -> None:
     idle = sorted(
         name
         for name in resolved.values
-        if not data
-        and resolved.origin(name).layer == "flag"
-        and name not in _OWN | _OF_SPEED
-        and name not in {"image_size", "in_channels"}
+        if resolved.origin(name).layer == "flag" and name not in _OWN | _OF_SPEED | {"image_size", "in_channels"}
     )
     if idle:
         flags = ", ".join(f"`{all_fields()[name].flag}`" for name in idle)
@@ -187,6 +194,26 @@ def _refuse_contradictions(items: Sequence[Item], resolved: Resolved) -> None:
             hint="add `--data …` to train every architecture briefly, or leave it out",
             code="idle-flag",
         )
+
+
+def _refuse_beside_graphs(resolved: Resolved, bundle: str | None) -> None:
+    """ONNX Runtime runs graphs on the CPU, in the numbers they were written with."""
+    allowed = {
+        "compile": (False,),
+        "precision": ("auto", "fp32"),
+        "device": ("auto", "cpu"),
+        "memory_format": ("auto",),
+    }
+    for name, words in allowed.items():
+        if resolved.values[name] not in words:
+            flag = all_fields()[name].flag
+            what = f"the bundle `{bundle}` is run" if bundle is not None else "`--runtime onnx` runs a graph"
+            raise UsageProblem(
+                f"{what} by ONNX Runtime on the CPU as it was written, so `{flag}` does nothing",
+                where=str(resolved.origin(name)),
+                hint=f"leave `{flag}` out" + ("" if bundle is None else ", or measure the bundle by itself"),
+                code="contradiction",
+            )
 
 
 def limits_of(plan: BenchmarkPlan, *, learning: bool = False) -> Limits:
