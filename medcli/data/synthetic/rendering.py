@@ -15,8 +15,18 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from medcli.data.synthetic.anatomy import Floats
 from medcli.data.synthetic.devices import Device
-from medcli.data.synthetic.findings import HEALTHY, Consolidation, Effusion, Findings, Nodule, Pneumothorax
+from medcli.data.synthetic.findings import HEALTHY, Findings, Pneumothorax
 from medcli.data.synthetic.frame import Frame, ramp
+from medcli.data.synthetic.shapes import (
+    collapsed,
+    congestion,
+    drawn_device,
+    ellipsoid,
+    fluid_cover,
+    heart_cover,
+    opacities,
+    splat,
+)
 
 __all__ = ["Exposure", "attenuation", "develop", "draw_exposure"]
 
@@ -80,16 +90,16 @@ def attenuation(frame: Frame, findings: Findings = HEALTHY, devices: Sequence[De
         float32 [S, S], 0 in air, about 0.5 over lung and 1.1 over the heart.
     """
     anatomy = frame.anatomy
-    aerated = frame.lung * (1 - np.float32(0.93) * _heart(frame, findings.heart))
+    aerated = frame.lung * (1 - np.float32(0.93) * heart_cover(frame, findings.heart))
     tissue = np.float32(anatomy.lung_density) * frame.depth
     vessels = _vessels(frame)
     if findings.congestion:
-        vessels = vessels + _congestion(frame, vessels, findings.congestion)
+        vessels = vessels + congestion(frame, vessels, findings.congestion)
     if findings.pneumothorax is not None:
         tissue, vessels = _collapse(frame, findings.pneumothorax, tissue, vessels)
     body, chord, below = _body(frame)
     for effusion in findings.effusions:
-        fluid = _fluid(frame, effusion)
+        fluid = fluid_cover(frame, effusion)
         aerated *= 1 - fluid
         # As dense as what lies under the diaphragm, whose outline it hides.
         below = np.maximum(below, fluid * frame.lung)
@@ -97,13 +107,13 @@ def attenuation(frame: Frame, findings: Findings = HEALTHY, devices: Sequence[De
     core = np.float32(CORE) * upper * chord + np.float32(0.10) * below
     image = np.float32(anatomy.thickness) * (np.float32(0.55) + np.float32(0.45) * chord) * upper
     image += core * (1 - aerated)
-    image += aerated * (tissue + vessels + _opacities(frame, findings))
+    image += aerated * (tissue + vessels + opacities(frame, findings))
     image += _bones(frame) + _airways_and_gas(frame, below)
     if anatomy.breast:
         image += _breasts(frame)
     image = image * body
     for device in devices:
-        image = image + _drawn(frame, device)
+        image = image + drawn_device(frame, device)
     return np.asarray(np.maximum(image, 0), dtype=np.float32)
 
 
@@ -148,51 +158,6 @@ def _body(frame: Frame) -> tuple[Floats, Floats, Floats]:
     return silhouette, chord, ramp(y - frame.diaphragm, 0.25)
 
 
-def _ellipse(x: Floats, y: Floats, a: float, b: float) -> Floats:
-    """Thickness of an ellipsoid, 1 in the middle."""
-    return np.sqrt(np.maximum(1 - (x / np.float32(a)) ** 2 - (y / np.float32(b)) ** 2, 0))
-
-
-def _heart(frame: Frame, breadth: float) -> Floats:
-    """How far heart and great vessels replace the lung, 0 to 1."""
-    anatomy, pose = frame.anatomy, frame.pose
-    x = frame.x - np.float32(1.2 * pose.turn)
-    cx, cy, length, thick, tilt = anatomy.heart
-    # A deep breath lets the heart hang longer and narrower; an enlarged one grows to both sides, mostly to the left.
-    breath = 1 - 1.0 * pose.inspiration
-    cy += 0.7 * pose.inspiration
-    cx *= 1 + 0.9 * (breadth - 1)
-    length *= breadth * breath
-    thick *= (0.4 + 0.6 * breadth) * (2 - breath)
-    dx, dy = x - np.float32(cx), frame.y - np.float32(cy)
-    cosine, sine = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
-    ventricles = _ellipse(cosine * dx + sine * dy, cosine * dy - sine * dx, length, thick)
-    ax, ay, ra, rb = anatomy.atrium
-    atrium = _ellipse(x - np.float32(ax), frame.y - np.float32(ay), ra * (0.5 + 0.5 * breadth), rb)
-    kx, ky, radius = anatomy.knob
-    knob = _ellipse(x - np.float32(kx), frame.y - np.float32(ky), radius, radius)
-    trunk = _ellipse(x - np.float32(0.085), frame.y + np.float32(0.08), 0.125, 0.26)
-    solid = np.maximum(np.maximum(ventricles, atrium), np.maximum(knob * np.float32(0.8), trunk * np.float32(0.65)))
-    # Soft tissue soon dominates: the border is steep, the inside flat.
-    return np.asarray(1 - (1 - solid) ** 2, dtype=np.float32)
-
-
-def _splat(frame: Frame, x: Floats, y: Floats, mass: Floats, sigma: float) -> Floats:
-    """Points as Gaussian spots, `mass` their integral in patient units; [S, S]."""
-    size = len(frame.x)
-    column, row = frame.to_pixels(x, y)
-    inside = (column > 0) & (column < size - 1) & (row > 0) & (row < size - 1)
-    column, row, mass = column[inside], row[inside], mass[inside]
-    left, top = column.astype(np.int64), row.astype(np.int64)
-    right, down = column - left, row - top
-    base = top * size + left
-    at = np.concatenate([base, base + 1, base + size, base + size + 1])
-    share = np.concatenate([(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down])
-    sums = np.bincount(at, weights=share * np.tile(mass, 4), minlength=size * size)
-    grid = (sums / frame.pixel**2).astype(np.float32).reshape(size, size)
-    return np.asarray(gaussian_filter(grid, sigma / frame.pixel, mode="constant", truncate=2.5))
-
-
 def _vessels(frame: Frame) -> Floats:
     vessels = frame.anatomy.vessels
     total = np.zeros_like(frame.x)
@@ -203,86 +168,11 @@ def _vessels(frame: Frame) -> Floats:
         if len(radius):
             # A cylinder's cross-section spread over its length; attenuation 4.6 per unit of blood.
             mass = np.float32(4.6 * np.pi) * radius * radius * vessels.step[chosen]
-            total += _splat(frame, vessels.x[chosen], vessels.y[chosen], mass, 0.6 * float(radius.mean()))
+            total += splat(frame, vessels.x[chosen], vessels.y[chosen], mass, 0.6 * float(radius.mean()))
     hilum = ((frame.away - np.float32(0.185)) / np.float32(0.055)) ** 2 + (
         (frame.y + np.where(frame.left, np.float32(0.05), np.float32(0.01))) / np.float32(0.10)
     ) ** 2
     return total + np.float32(0.13) * np.exp(-hilum)
-
-
-def _congestion(frame: Frame, vessels: Floats, amount: float) -> Floats:
-    """What fluid overload adds to the lung: fuller vessels, most above the hila, and haze that spares the rim."""
-    above = np.float32(0.6) + np.float32(0.6) * ramp(np.float32(-0.05) - frame.y, 0.5)
-    reach = ((frame.away - np.float32(0.27)) / np.float32(0.30)) ** 2 + (
-        (frame.y - np.float32(0.05)) / np.float32(0.42)
-    ) ** 2
-    haze = np.float32(0.15) * np.exp(-(reach**1.5))
-    return np.asarray(np.float32(amount) * (np.float32(0.7) * above * vessels + haze), dtype=np.float32)
-
-
-def _opacities(frame: Frame, findings: Findings) -> Floats | float:
-    total: Floats | float = 0.0
-    for one in findings.consolidations:
-        total = total + _consolidated(frame, one)
-    for nodule in findings.nodules:
-        total = total + _nodule(frame, nodule)
-    return total
-
-
-def _consolidated(frame: Frame, one: Consolidation) -> Floats:
-    # Mass such that the cloud's mean density over its disc is `density`.
-    mass = one.weight * np.float32(one.density * np.pi * one.radius**2 * 0.8)
-    return _splat(frame, one.x, one.y, mass, one.grain)
-
-
-def _nodule(frame: Frame, one: Nodule) -> Floats:
-    round_ = _ellipse(frame.x - np.float32(one.x), frame.y - np.float32(one.y), one.radius, one.radius)
-    return np.float32(one.density) * round_
-
-
-def _fluid(frame: Frame, one: Effusion) -> Floats:
-    """Share of the lung's depth that fluid fills."""
-    # At the side, the costophrenic angle is about this far below the dome.
-    bottom = frame.anatomy.domes[int(one.left)] + frame.pose.inspiration + 0.20
-    rise = np.float32(one.meniscus) * np.clip(frame.across, 0, 1) ** 3 + np.float32(1 - one.meniscus)
-    top = np.float32(bottom) - np.float32(one.height) * rise
-    fill = ramp(frame.y - top, 0.14) * np.float32(one.density)
-    return np.where(frame.left == one.left, fill, np.float32(0))
-
-
-def _collapse(frame: Frame, one: Pneumothorax, tissue: Floats, vessels: Floats) -> tuple[Floats, Floats]:
-    """Lung tissue and vessels with one lung retracted from the chest wall, and the pleural line at its border."""
-    anatomy = frame.anatomy
-    along = np.clip((frame.y - anatomy.apex) / (anatomy.domes[int(one.left)] - anatomy.apex), 0, 1)
-    gap = np.float32(one.gap) * (1 - np.float32(1 - one.base) * along)
-    # The lung sinks from the apex as it retracts from the side.
-    border = frame.lateral_at(frame.y - np.float32(0.9) * gap * (1 - along)) - gap
-    border = np.where(frame.y < np.float32(anatomy.apex + 0.9 * one.gap), np.float32(0), border)
-    side = frame.left == one.left
-    inside = np.where(side, ramp(border - frame.away, frame.edge), np.float32(1))
-    line = np.exp(-(((border - frame.away) / np.float32(max(0.008, 0.5 * frame.pixel))) ** 2))
-    line = np.where(side & (border > 0.05), line, np.float32(0))
-    # The same tissue in less room is denser.
-    denser = np.where(side, np.float32(1 + 0.9 * one.gap), np.float32(1))
-    return tissue * inside * denser + np.float32(0.055) * line, vessels * inside
-
-
-def _drawn(frame: Frame, device: Device) -> Floats:
-    # A line as beads half a radius apart; the sum over them is the line's own profile.
-    x, y = device.beads()
-    step = device.radius / 2
-    mass = np.full(len(x), device.density * 2.5 * device.radius * step, dtype=np.float32)
-    drawn = _splat(frame, x, y, mass, max(device.radius, 0.7 * frame.pixel))
-    if device.filled:
-        left, top, right, bottom = x.min(), y.min(), x.max(), y.max()
-        round_ = _ellipse(
-            frame.x - np.float32((left + right) / 2),
-            frame.y - np.float32((top + bottom) / 2),
-            float(right - left) / 2,
-            float(bottom - top) / 2,
-        )
-        drawn = drawn + np.float32(device.density * device.filled) * np.minimum(round_ * 4, 1)
-    return drawn
 
 
 def _tube(distance: Floats, radius: float) -> Floats:
@@ -291,6 +181,14 @@ def _tube(distance: Floats, radius: float) -> Floats:
     outer = np.sqrt(np.maximum(1 - share, 0))
     inner = np.sqrt(np.maximum(1 - share * np.float32(1.55), 0))
     return np.asarray(np.float32(1.5) * (outer - np.float32(0.55) * inner), dtype=np.float32)
+
+
+def _collapse(frame: Frame, one: Pneumothorax, tissue: Floats, vessels: Floats) -> tuple[Floats, Floats]:
+    """Lung tissue and vessels with one lung retracted from the chest wall, and the pleural line at its border."""
+    inside, line = collapsed(frame, one)
+    # The same tissue in less room is denser.
+    denser = np.where(frame.left == one.left, np.float32(1 + 0.9 * one.gap), np.float32(1))
+    return tissue * inside * denser + np.float32(0.055) * line, vessels * inside
 
 
 def _bones(frame: Frame) -> Floats:
@@ -368,14 +266,14 @@ def _airways_and_gas(frame: Frame, below: Floats) -> Floats:
     if frame.anatomy.bubble:
         level = frame.anatomy.domes[1] + frame.pose.inspiration + 0.14
         size = frame.anatomy.bubble
-        gas = _ellipse(frame.x - np.float32(0.36), frame.y - np.float32(level), 0.09 + size, 0.05 + 0.5 * size)
+        gas = ellipsoid(frame.x - np.float32(0.36), frame.y - np.float32(level), 0.09 + size, 0.05 + 0.5 * size)
         air = air - np.float32(0.28) * gas * below
     return air
 
 
 def _breasts(frame: Frame) -> Floats:
     x, y, radius = frame.anatomy.breast_at
-    round_ = _ellipse(frame.away - np.float32(x), frame.y - np.float32(y), 1.05 * radius, 0.9 * radius)
+    round_ = ellipsoid(frame.away - np.float32(x), frame.y - np.float32(y), 1.05 * radius, 0.9 * radius)
     return np.float32(frame.anatomy.breast) * np.sqrt(round_)
 
 
