@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from medcli.errors import MedcliError, UsageProblem
 from medcli.models.build import LoadedModel
 from medcli.runs.directory import RunDirectory, open_run
 from medcli.runs.records import read_config
+from medcli.settings.groups import ComputeSettings
 
-__all__ = ["Asking", "asking_from"]
+__all__ = ["Asking", "asking_from", "onnx_compute"]
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,30 @@ def asking_from(values: Mapping[str, Any], source: str) -> Asking:
         modality=modality,
         seed=int(values.get("seed") or 0),
     )
+
+
+def onnx_compute(compute: ComputeSettings, asking: Asking) -> ComputeSettings:
+    """Where and with what numbers ONNX Runtime works: on the CPU, in single precision.
+
+    Raises:
+        UsageProblem: another wish, or passes with dropout, which a graph does not have.
+    """
+    if asking.mc_dropout:
+        raise UsageProblem(
+            "`--mc-dropout` drops units inside the network, and its graph has no dropout",
+            where="--runtime",
+            hint="leave `--runtime onnx` out",
+            code="no-dropout",
+        )
+    if compute.device not in {"auto", "cpu"} or compute.precision not in {"auto", "fp32"}:
+        flag = "--device" if compute.device not in {"auto", "cpu"} else "--precision"
+        raise UsageProblem(
+            f"`--runtime onnx` works on the CPU in single precision, so `{flag}` has no other choice",
+            where=flag,
+            hint=f"leave `{flag}` or `--runtime onnx` out",
+            code="contradiction",
+        )
+    return replace(compute, device="cpu", precision="fp32")
 
 
 def _modality_of(source: str) -> str | None:

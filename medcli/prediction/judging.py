@@ -46,6 +46,7 @@ def judge_run(
     asking: Asking = ONCE,
     base: str | None = None,
     on: str | None = None,
+    through: Callable[[Jury], Jury] = lambda jury: jury,
 ) -> Judgement:
     """Predict data sets with a run's model, or with the models of an ensemble.
 
@@ -59,6 +60,7 @@ def judge_run(
         asking: how the model is asked: once, with dropout, for several views.
         base: the weights that an adapter run was trained on, where they are no longer where they were.
         on: the split of the sets that is judged; None for test, else val, else all.
+        through: what becomes of the models before they are asked, such as another runtime.
 
     Raises:
         UsageProblem: no such run, data of another target.
@@ -75,7 +77,7 @@ def judge_run(
     if own_window:
         settings = replace(settings, window=jury.first.preprocessing.window)
     target = jury.target
-    jury = jury.asked(asking)
+    jury = through(jury).asked(asking)
     for sentence in asking.sentences(jury.first):
         teller.note(sentence)
     internal, found = before, []
@@ -105,6 +107,7 @@ def judge_published(
     data_tables: Mapping[str, Mapping[str, Any]],
     asking: Asking = ONCE,
     on: str | None = None,
+    through: Callable[[Jury], Jury] = lambda jury: jury,
 ) -> Judgement:
     """Predict data sets with the classifier that came with published weights; see `load_published`."""
     published = load_published(architecture, data=settings, model=model)
@@ -113,7 +116,7 @@ def judge_published(
     for matched in match_labels(published.model, replace(settings, limit=None), data_tables):
         for note in matched.notes:
             teller.note(f"note: {note}")
-        jury = Jury((asking.of(matched.model),))
+        jury = through(Jury((matched.model,))).asked(asking)
         for sentence in asking.sentences(jury.first):
             teller.note(sentence)
         found.append(_predicted(jury, matched.data, None, settings, compute, teller, on))

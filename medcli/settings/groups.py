@@ -31,8 +31,8 @@ from medcli.settings.command_groups import (
     SynthSettings,
 )
 from medcli.settings.diffmap_groups import DifferenceLossSettings, DifferenceSettings, MaskSettings, PairSettings
-from medcli.settings.export_group import ExportSettings, RuntimeSettings
 from medcli.settings.explanation_groups import ExplainSettings, FeatureSettings
+from medcli.settings.export_group import ExportSettings, RuntimeSettings
 from medcli.settings.option import COMPUTE, DATA, LEARN, MODEL, REGULARISE, RUN, Option
 from medcli.settings.output_group import OutputSettings
 
@@ -49,8 +49,8 @@ __all__ = [
     "EnsembleSettings",
     "EvaluationSettings",
     "ExplainSettings",
-    "FeatureSettings",
     "ExportSettings",
+    "FeatureSettings",
     "ForeignSettings",
     "FormatSettings",
     "LoraSettings",

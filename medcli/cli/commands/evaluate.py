@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from medcli.evaluation.clinical import Request
     from medcli.evaluation.figures import Evaluation, Section
     from medcli.evaluation.predictions import Predictions
+    from medcli.prediction.asking import Asking
+    from medcli.prediction.members import Jury
     from medcli.prediction.sources import Judgement
-    from medcli.settings.groups import EvaluationSettings
+    from medcli.settings.groups import ComputeSettings, EvaluationSettings
     from medcli.settings.resolve import Resolved
 
 __all__ = ["evaluate"]
@@ -158,7 +160,7 @@ def _judged(source: str, resolved: Resolved, output: Output) -> Judgement:
             )
         _refuse(
             resolved,
-            (*_IMAGES, *FIXED_BY_RUN, *_ASKING, "raw"),
+            (*_IMAGES, *FIXED_BY_RUN, *_ASKING, "runtime", "raw"),
             "is about images, and predictions have none",
             "no-images",
         )
@@ -174,7 +176,7 @@ def _of_run(source: str, resolved: Resolved, output: Output) -> Judgement:
     from medcli.prediction.run_calibration import calibrated_judgement
     from medcli.prediction.sources import Judgement, stored_predictions
     from medcli.runs.directory import open_run
-    from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings
+    from medcli.settings.groups import DataSettings, EvaluationSettings
 
     joined = ("id_column",) if resolved.values["by_table"] else ()
     _refuse(resolved, [name for name in _FOREIGN if name not in joined], "reads another tool's table", "not-a-table")
@@ -186,23 +188,29 @@ def _of_run(source: str, resolved: Resolved, output: Output) -> Judgement:
     _refuse(resolved, FIXED_BY_RUN, "is fixed by the run: with another it would be another model", "fixed-by-run")
     on = resolved.values["on"]
     if resolved.values["data"]:
-        from medcli.prediction.asking import asking_from
         from medcli.prediction.judging import judge_run
 
+        asking, compute, through = _asked(source, resolved)
         judged = judge_run(
             source,
             resolved.group(DataSettings),
-            resolved.group(ComputeSettings),
+            compute,
             output,
             data_tables=resolved.data_tables,
             own_window=resolved.origin("window").layer == "default",
-            asking=asking_from(resolved.values, source),
+            asking=asking,
             base=base,
             on=on,
+            through=through,
         )
         return judged if raw else calibrated_judgement(run, judged, output)
     _refuse(resolved, ("weights",), "says on what base `--data` is predicted, and there is none", "no-data")
-    _refuse(resolved, (*_IMAGES, *_LABELS, *_ASKING), "says how `--data` is predicted, and there is none", "no-data")
+    _refuse(
+        resolved,
+        (*_IMAGES, *_LABELS, *_ASKING, "runtime"),
+        "says how `--data` is predicted, and there is none",
+        "no-data",
+    )
     stored = stored_predictions(run, on)
     if stored.split != "test" and on is None:
         output.warn(f"the run has no test predictions: these are of `{stored.split}`, which chose its best epoch")
@@ -239,7 +247,7 @@ def _of_bundle(source: str, resolved: Resolved, output: Output) -> Judgement:
 
 def _of_architecture(source: str, resolved: Resolved, output: Output) -> Judgement:
     from medcli.registry.discovery import discover, find
-    from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings
+    from medcli.settings.groups import DataSettings, ModelSettings
 
     try:
         find(discover(), source)
@@ -260,19 +268,33 @@ def _of_architecture(source: str, resolved: Resolved, output: Output) -> Judgeme
             hint=f"`medcli evaluate {source} --weights FILE --data PATH`",
             code="no-data",
         )
-    from medcli.prediction.asking import asking_from
     from medcli.prediction.judging import judge_published
 
+    asking, compute, through = _asked(source, resolved)
     return judge_published(
         source,
         resolved.group(DataSettings),
         resolved.group(ModelSettings),
-        resolved.group(ComputeSettings),
+        compute,
         output,
         data_tables=resolved.data_tables,
-        asking=asking_from(resolved.values, source),
+        asking=asking,
         on=resolved.values["on"],
+        through=through,
     )
+
+
+def _asked(source: str, resolved: Resolved) -> tuple[Asking, ComputeSettings, Callable[[Jury], Jury]]:
+    """How a model is asked, where it runs, and with what."""
+    from medcli.prediction.asking import asking_from, onnx_compute
+    from medcli.settings.groups import ComputeSettings
+
+    asking, compute = asking_from(resolved.values, source), resolved.group(ComputeSettings)
+    if resolved.values["runtime"] != "onnx":
+        return asking, compute, lambda jury: jury
+    from medcli.export.running import through_onnx
+
+    return asking, onnx_compute(compute, asking), through_onnx
 
 
 _FOREIGN = ("id_column", "prob_columns", "logit_columns")

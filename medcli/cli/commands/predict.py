@@ -58,11 +58,17 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
         return _together(runs, inputs, resolved, output, out)
     jury = _jury(run, resolved, output)
 
-    from medcli.prediction.asking import asking_from
+    from medcli.prediction.asking import asking_from, onnx_compute
     from medcli.prediction.files import list_inputs
     from medcli.prediction.members import predict_files_by
 
     asking = asking_from(resolved.values, run)
+    compute = resolved.group(ComputeSettings)
+    if resolved.values["runtime"] == "onnx":
+        from medcli.export.running import through_onnx
+
+        compute = onnx_compute(compute, asking)
+        jury = through_onnx(jury)
     jury = jury.asked(asking)
     loaded = jury.first
     own_window = resolved.origin("window").layer == "default"
@@ -85,9 +91,7 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
         return None
     for sentence in asking.sentences(loaded):
         output.note(sentence)
-    found = predict_files_by(
-        jury, entries_for, resolved.group(ComputeSettings), progress=output.progress("images predicted", len(entries))
-    )
+    found = predict_files_by(jury, entries_for, compute, progress=output.progress("images predicted", len(entries)))
     for name, reason in found.failures:
         output.warn(f"{name}: {reason}")
     if not found.names:
@@ -160,6 +164,13 @@ def _together(
     from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings
 
     _refuse_flags_of_architectures(resolved, adapted=True)
+    if resolved.values["runtime"] == "onnx":
+        raise UsageProblem(
+            "adapters are exchanged on one base, and a graph holds one of them",
+            where="--runtime",
+            hint="name one run",
+            code="several-runs",
+        )
     asking = asking_from(resolved.values, runs[0])
     if asking.several:
         raise UsageProblem(
