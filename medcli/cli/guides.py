@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from medcli.cli.help import copyable
+
 __all__ = ["Guide", "guide", "guides", "laid_out"]
 
 FOLDER = Path(__file__).with_name("topics")
@@ -54,7 +56,7 @@ def guide(name: str) -> Guide:
 
 
 def laid_out(text: str, width: int) -> str:
-    """The text no wider than `width` columns: paragraphs and list items are filled, indented lines stay as they are."""
+    """The text no wider than `width` columns: paragraphs are filled, commands can still be copied."""
     parts = [_block(block, max(40, width)) for block in text.strip("\n").split("\n\n")]
     return "\n\n".join(parts)
 
@@ -66,16 +68,13 @@ def _block(block: str, width: int) -> str:
             lines.append(line)
         else:
             lines[-1] = f"{lines[-1]} {line.strip()}"
-    filled = [
-        line
-        if line.startswith(INDENT)
-        else textwrap.fill(
-            line,
-            width,
-            subsequent_indent="  " if line.startswith("- ") else "",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for line in lines
-    ]
-    return "\n".join(filled)
+    return "\n".join(_line(line, width) for line in lines)
+
+
+def _line(line: str, width: int) -> str:
+    if line.startswith(f"{INDENT}medcli "):
+        return textwrap.indent(copyable(line.strip(), width - len(INDENT)), INDENT)
+    if line.startswith(INDENT):
+        return line
+    hanging = "  " if line.startswith("- ") else ""
+    return textwrap.fill(line, width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False)
