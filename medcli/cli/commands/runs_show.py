@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from medcli.cli.commands.runs import number_text, summary_facts, time_text
@@ -12,6 +13,7 @@ from medcli.errors import MedcliError
 from medcli.runs.advice import Advice, advise
 from medcli.runs.directory import RunDirectory, open_run
 from medcli.runs.listing import Resumption, Summary, read_figures, resumptions, summarise
+from medcli.runs.members import Member, is_ensemble, read_ensemble
 from medcli.runs.records import read_metrics
 from medcli.settings.toml_files import read_toml
 
@@ -47,6 +49,7 @@ def show_run(run: RunArgument, flags: Flags) -> None:
     figures = _all_figures(directory)
     data = _data_facts(directory)
     resumed = resumptions(directory)
+    members = read_ensemble(directory).members if is_ensemble(directory.path) else ()
     advice = _advice(directory, saved, summary)
     result = {
         **summary_facts(summary),
@@ -54,6 +57,7 @@ def show_run(run: RunArgument, flags: Flags) -> None:
         "data": data,
         "resumed": resumed,
         "evaluation": figures,
+        "members": [asdict(member) for member in members],
         "settings": {}
         if saved is None
         else {
@@ -69,6 +73,7 @@ def show_run(run: RunArgument, flags: Flags) -> None:
     def text() -> str:
         parts = [
             _head(summary, data, resumed),
+            _members(output, members),
             _figure_table(output, figures),
             _settings(output, saved, settings.verbose),
         ]
@@ -99,8 +104,8 @@ def _advice(run: RunDirectory, saved: SavedConfig | None, summary: Summary) -> t
 
 def _head(one: Summary, data: Mapping[str, Any], resumed: Sequence[Resumption]) -> str:
     best = f"{one.monitor} {number_text(one.value)}" if one.monitor else ""
-    # A search counts trials where a training counts epochs.
-    unit = "trial" if one.command == "search" else "epoch"
+    # A search counts trials where a training counts epochs, and an ensemble its members.
+    unit = {"search": "trial", "ensemble": "member"}.get(one.command, "epoch")
     at = f" in {unit} {one.best_epoch}" if one.best_epoch else ""
     unnamed = len(data.get("skipped", ())) - SHOWN
     rows = [
@@ -119,6 +124,21 @@ def _head(one: Summary, data: Mapping[str, Any], resumed: Sequence[Resumption]) 
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows if value)
+
+
+def _members(output: Output, members: Sequence[Member]) -> str:
+    rows = [
+        (
+            one.name,
+            one.architecture or "-",
+            "-" if one.seed is None else str(one.seed),
+            f"{one.weight:.3f}",
+            one.state + (f": {one.error}" if one.error else ""),
+            one.place,
+        )
+        for one in members
+    ]
+    return output.table(("member", "architecture", "seed", "weight", "state", "place"), rows) if rows else ""
 
 
 def _resumption(one: Resumption) -> str:
@@ -204,6 +224,8 @@ def _settings(output: Output, saved: SavedConfig | None, every: bool) -> str:
 def _next_steps(one: Summary) -> tuple[str, ...]:
     if one.command == "search":
         return _after_search(one)
+    if one.command == "ensemble":
+        return _after_ensemble(one)
     again = f"`medcli {one.command or 'train'} --resume {one.path}"
     # A run that trained nothing (`--strategy knn`) has nothing to go on from.
     goes_on = RunDirectory(one.path).checkpoint_file.is_file()
@@ -213,6 +235,14 @@ def _next_steps(one: Summary) -> tuple[str, ...]:
     if one.state in ("interrupted", "failed") and goes_on:
         return (f"{again}` continues it",)
     return ()
+
+
+def _after_ensemble(one: Summary) -> tuple[str, ...]:
+    missing = f"`medcli ensemble --resume {one.path}` trains the members that are missing"
+    if one.state != "completed":
+        return (missing,)
+    use = f"`medcli calibrate {one.path}` turns its scores into probabilities; `medcli evaluate {one.path}` shows all"
+    return (use, missing) if one.epoch < one.epochs else (use,)
 
 
 def _after_search(one: Summary) -> tuple[str, ...]:
