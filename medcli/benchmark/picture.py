@@ -63,9 +63,12 @@ def draw_latency(rows: Sequence[Row], batch_size: int, path: Path) -> bool:
         _intervals(axes, points)
     edge = sorted((one for one in points if one[2].item.key in front), key=lambda one: one[0])
     axes.step([one[0] for one in edge], [one[1] for one in edge], where="post", color=FRONT, linewidth=1, zorder=1)
-    _logarithmic(axes.xaxis)
+    axes.set_xscale("log")
+    _plain_numbers(axes.xaxis)
+    axes.tick_params(axis="x", labelrotation=30)
     if against != HEADLINE:
-        _logarithmic(axes.yaxis)
+        axes.set_yscale("log")
+        _plain_numbers(axes.yaxis)
     _names(axes, points, front)
     unit = "pass" if batch_size > 1 else "image"
     axes.set_xlabel(f"median latency of one {unit}, ms (batch {batch_size}, logarithmic)")
@@ -92,14 +95,11 @@ _KINDS = {
 }
 
 
-def _logarithmic(axis: Axis) -> None:
-    """Logarithmic, with plain numbers beside it."""
-    (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
+def _plain_numbers(axis: Axis) -> None:
+    """No powers of ten beside a logarithmic axis."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
-    if axis.axis_name == "x":
-        axis.set_tick_params(labelrotation=30)
 
 
 def _intervals(axes: Axes, points: Sequence[tuple[float, float, Row]]) -> None:

@@ -245,7 +245,7 @@ def _run(item: Item, device: torch.device) -> Network:
     loaded = load_run(run, device)
     loaded.predictor.eval()
     stored = read_evaluations(run.path)
-    figures = next((stored[split]["figures"] for split in ("test", "val") if split in stored), {})
+    figures: Mapping[str, Any] = next((stored[split]["figures"] for split in ("test", "val") if split in stored), {})
     kept = {
         name: {key: figures[name].get(key) for key in ("value", "low", "high")}
         for name in ("auc", "accuracy")

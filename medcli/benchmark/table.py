@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medcli.benchmark.front import pareto_front
 from medcli.benchmark.protocol import PROTOCOL
@@ -286,7 +286,7 @@ def csv_text(rows: Sequence[Row]) -> str:
         learning = asdict(row.learning) if row.learning is not None else {}
         for timing in row.timings:
             own = asdict(timing)
-            cells = [row.item.kind, row.item.name, row.item.label, row.item.origin, row.item.family]
+            cells: list[Any] = [row.item.kind, row.item.name, row.item.label, row.item.origin, row.item.family]
             cells += [facts.get(name) for name in of_facts] + [own[name] for name in of_timing]
             cells += [learning.get(name) for name in plain] if learnt else []
             for name in figures:

@@ -35,11 +35,13 @@ def benchmark(sources: MeasuredItems, flags: Flags) -> ExitCode | None:
     Examples:
         medcli benchmark --all --list
         medcli benchmark --all --batch-sizes 1
-        medcli benchmark resnet efficientnet_b0 --batch-sizes 1,8,32 --runtime onnx
-        medcli benchmark runs/NAME resnet18 --compile
-        medcli benchmark --filter 'timm/test_resnet*' --seconds 1 --compare-to baseline/results.json
-        medcli benchmark custom1 resnet18 --data breastmnist.npz --epochs 5 --image-size 64
-        medcli benchmark --resume runs/20261121T101500Z-benchmark-2-models-1a2b --time-limit 1200
+        medcli benchmark resnet18 mobilenet --batch-sizes 1,8,32 --runtime onnx
+        medcli benchmark runs/NAME --batch-sizes 1,32
+        medcli benchmark --filter 'timm/resnet*' --memory-limit 8 --time-limit 300
+        medcli benchmark custom1 --compare-to baseline/results.json --max-slowdown 0.2
+        medcli benchmark resnet18 densenet121 --data breastmnist.npz --epochs 5 --image-size 64
+        medcli benchmark --all --data breastmnist.npz --strategy frozen --image-size 64
+        medcli benchmark --resume runs/20261121T101500Z-benchmark-custom1-1a2b --time-limit 1200
     """
     from medcli.registry.discovery import discover
 
