@@ -21,6 +21,7 @@ from medcli.testing.command import RunCli, forget_user_settings
 from medcli.testing.hub import FakeHub
 
 SMALL = "--limit 8 --epochs 1 --image-size 32 --batch-size 4 --workers 0"
+MEASURED = "--image-size 32 --seconds 0.05 --batch-sizes 1"
 AS_WRITTEN = ""
 # What is added to an example that would take long as it stands. Whatever trains or draws has to be listed here, so that
 # nobody adds hours by adding an example; everything else runs as written.
@@ -56,6 +57,16 @@ CHEAPER = {
     "medcli search resnet18 --data breastmnist.npz --space space.toml --dry-run": AS_WRITTEN,
     "medcli search resnet18 --data breastmnist.npz --storage study.log --trials 100": f"{SMALL} --trials 1",
     "medcli search --resume runs/20261121T101500Z-search-resnet18-1a2b --trials 60": "--trials 2",
+    "medcli benchmark --all --list": AS_WRITTEN,
+    "medcli benchmark --all --batch-sizes 1": f"--filter custom1 {MEASURED}",
+    # What each of these does is tried in tests/benchmark; here they would measure, write or train network after network.
+    "medcli benchmark resnet18 mobilenet --batch-sizes 1,8,32 --runtime onnx": "--list",
+    "medcli benchmark --filter 'timm/resnet*' --memory-limit 8 --time-limit 300": "--list",
+    "medcli benchmark resnet18 densenet121 --data breastmnist.npz --epochs 5 --image-size 64": "--list",
+    "medcli benchmark --all --data breastmnist.npz --strategy frozen --image-size 64": "--list",
+    "medcli benchmark runs/NAME --batch-sizes 1,32": "--seconds 0.05",
+    "medcli benchmark custom1 --compare-to baseline/results.json --max-slowdown 0.2": f"{MEASURED} --max-slowdown 99",
+    "medcli benchmark --resume runs/20261121T101500Z-benchmark-custom1-1a2b --time-limit 1200": AS_WRITTEN,
     "medcli data synth --images 200 --size 64 --out phantoms": AS_WRITTEN,
     "medcli data synth synthetic/chest --task multilabel --seed 7 --out phantoms-multilabel": "--images 20",
 }
@@ -74,7 +85,9 @@ AFTER = {
         "medcli models fetch resnet18"
     ),
 }
-COSTLY = ("medcli train ", "medcli finetune ", "medcli lora ", "medcli search ", "medcli data synth ")
+COSTLY = tuple(
+    f"medcli {name} " for name in ("train", "finetune", "lora", "search", "benchmark", "data synth")
+)
 
 
 def examples() -> list[str]:
@@ -264,6 +277,9 @@ def train_runs(root: Path) -> None:
     found = ("search", "timm/test_resnet", "--data", "xrays/", "--out", "runs/20261121T101500Z-search-resnet18-1a2b")
     done = cli(*found, *small, in_process=True)
     assert done.code == 0, done.stderr
+    done = cli("benchmark", "custom1", *MEASURED.split(), "--out", "baseline", in_process=True)
+    assert done.code == 0, done.stderr
+    shutil.copytree(root / "baseline", root / "runs/20261121T101500Z-benchmark-custom1-1a2b")
 
 
 @pytest.fixture(scope="module")
