@@ -85,9 +85,7 @@ AFTER = {
         "medcli models fetch resnet18"
     ),
 }
-COSTLY = tuple(
-    f"medcli {name} " for name in ("train", "finetune", "lora", "search", "benchmark", "data synth")
-)
+COSTLY = tuple(f"medcli {name} " for name in ("train", "finetune", "lora", "search", "benchmark", "data synth"))
 
 
 def examples() -> list[str]:
