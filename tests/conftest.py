@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from medcli.cli.output import Output, plain
+from medcli.schemas import schema_of
 from medcli.testing.command import forget_user_settings
 
+RECORD = os.environ.get("MEDCLI_TEST_RECORD")
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
@@ -17,6 +26,35 @@ def _nobodys_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forget_user_settings(monkeypatch, tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _answers_fit_their_schemas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold every answer a command gives inside the test against its schema, whether or not JSON was asked for.
+
+    `MEDCLI_TEST_RECORD=DIR` also keeps the answers, one a line, for whoever writes a new schema.
+    """
+    true = Output.answer
+
+    def answer(self: Output, result: Mapping[str, Any], text: Any, **rest: Any) -> None:
+        schema = schema_of(self.command)
+        told = plain(result)
+        if RECORD:
+            with (Path(RECORD) / f"{self.command.replace(' ', '-')}.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(told) + "\n")
+        elif schema is not None:
+            validator(self.command).validate(told)
+        true(self, result, text, **rest)
+
+    monkeypatch.setattr(Output, "answer", answer)
+
+
+@cache
+def validator(command: str) -> Draft202012Validator:
+    """A command's schema, ready to judge."""
+    schema = schema_of(command)
+    assert schema is not None, command
+    return Draft202012Validator(schema["properties"]["result"] | {"$defs": schema.get("$defs", {})})
 
 
 @pytest.fixture(scope="session")
