@@ -164,6 +164,17 @@ class DifferenceModel(Protocol):
 
     Values lie in [-1, 1] for a signed map, positive where the follow-up shows new or more opacity, and in [0, 1] for a
     map of magnitudes.
+
+    Optional, found by attribute:
+
+    - `reconstruction() -> nn.Module`: images [B, C, H, W] to [B, 1, H, W] in [0, 1] through this network's own
+      `encoder`, for masked pretraining;
+    - `discriminator(in_channels) -> nn.Module`: maps to a logit per patch [B, 1, h, w], for adversarial training, in
+      place of medcli's own;
+    - `encoder_tensors(state) -> (state, left out)`: tensors of a classifier of the same encoder under the encoder's
+      names, and the names of those that it does not need;
+    - `set_grad_checkpointing(enabled)`: trade time for memory;
+    - `load_report: LoadReport | None`: what came out of the weight file.
     """
 
     encoder: nn.Module

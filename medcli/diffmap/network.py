@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from medcli.errors import MedcliError, RunFailure, UsageProblem, nearest
+from medcli.models.layers import LayerTable, layer_table
 from medcli.models.pretrained import factory_weights
 from medcli.plugin import DifferenceModel, DifferenceModelFactory
 from medcli.registry.cards import read_card
@@ -28,6 +29,7 @@ __all__ = [
     "build_difference",
     "build_discriminator",
     "build_reconstruction",
+    "describe_difference",
     "load_encoder",
 ]
 
@@ -128,6 +130,26 @@ def build_difference(
     return network
 
 
+def describe_difference(
+    name: str, *, in_channels: int, image_size: int, options: Mapping[str, Any] | None = None
+) -> tuple[LayerTable, dict[str, Any]]:
+    """Every module of a difference model, and its totals, for a pair; no memory for weights. Raises as it builds."""
+    with torch.device("meta"):
+        network = build_difference(name, in_channels=in_channels, image_size=image_size, options=options)
+    table = layer_table(network, image_size, in_channels, images=2)
+    groups = network.layer_groups()  # type: ignore[operator]
+    encoder: nn.Module = network.encoder  # type: ignore[assignment]
+    return table, {
+        "image_size": image_size,
+        "in_channels": in_channels,
+        "parameters": table.parameters,
+        "encoder": sum(one.numel() for one in encoder.parameters()),
+        "macs": table.macs,
+        "stages": len({group.stage for group in groups}),
+        "blocks": len(groups),
+    }
+
+
 def load_encoder(model: nn.Module, run_state: Mapping[str, torch.Tensor]) -> EncoderReport:
     """Set every tensor of a difference model's encoder from another network's, or none.
 
@@ -150,7 +172,7 @@ def load_encoder(model: nn.Module, run_state: Mapping[str, torch.Tensor]) -> Enc
         raise UsageProblem(
             "this difference model has no encoder with weights",
             where="--encoder-from",
-            hint="`medcli models list --kind difference` shows those that have one",
+            hint="`medcli models list --difference` shows those that have one",
             code="no-encoder",
         )
     head = [name for name in run_state if name.startswith(_HEAD)]
@@ -242,7 +264,7 @@ class PatchDiscriminator(nn.Module):
 def _inner(state: dict[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], int]:
     """The tensors below the wrappers a run puts around an encoder, and how many lay beside the encoder.
 
-    An encoder may have a part that is itself called `encoder`: a wrapper is taken off only where more names, or as many,
+    An encoder may have a part that is itself called `encoder`: a wrapper is taken off only where at least as many names
     fit without it.
     """
     spare = 0

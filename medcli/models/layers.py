@@ -50,13 +50,14 @@ class LayerTable:
         return sum(row.macs for row in self.rows)
 
 
-def layer_table(network: nn.Module, image_size: int, in_channels: int = 3) -> LayerTable:
+def layer_table(network: nn.Module, image_size: int, in_channels: int = 3, *, images: int = 1) -> LayerTable:
     """Describe a network at an image size; the network itself is not touched.
 
     Args:
         network: images [B, C, H, W] -> anything; usually a `Classifier`.
         image_size: side in pixels.
         in_channels: channels of the images.
+        images: how many pictures one forward pass takes; 2 for a difference model, whose MACs are those of a pair.
     """
     twin = copy.deepcopy(network).to("meta").eval()
     modules = dict(twin.named_modules())
@@ -80,7 +81,7 @@ def layer_table(network: nn.Module, image_size: int, in_channels: int = 3) -> La
         module.register_forward_pre_hook(enter(name))
         module.register_forward_hook(remember(name))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        twin(torch.zeros(1, in_channels, image_size, image_size, device="meta"))
+        twin(*(torch.zeros(1, in_channels, image_size, image_size, device="meta") for _ in range(images)))
     root = type(twin).__name__
     flops = {
         name: sum(operations.values())

@@ -8,7 +8,7 @@ from typing import Any
 from medcli.errors import MedcliError, UsageProblem, nearest
 from medcli.plugin import ArchitectureCard
 from medcli.registry.cards import card_problems, read_card
-from medcli.registry.discovery import CORE, Entry, Problem, Registry
+from medcli.registry.discovery import ARCHITECTURES, CORE, DIFFERENCE_MODELS, Entry, Problem, Registry
 from medcli.registry.namespaces import read_names
 from medcli.registry.requirements import unmet
 
@@ -17,7 +17,7 @@ __all__ = ["Catalogue", "Listed", "catalogue", "facts", "head_parameters"]
 
 @dataclass(frozen=True)
 class Listed:
-    """One architecture of a list.
+    """One architecture or difference model of a list.
 
     Args:
         entry: its name and origin.
@@ -36,16 +36,18 @@ class Listed:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A list of architectures.
+    """Lists of architectures and of difference models.
 
     Args:
-        listed: in the registry's order.
+        listed: architectures, in the registry's order.
+        differences: difference models, in the registry's order.
         namespaces: prefix (`timm`) to the number of names behind it; empty when a filter is in force.
         unknown: how many a filter left out because their card does not say.
         problems: what is wrong with installed plugins.
     """
 
     listed: tuple[Listed, ...]
+    differences: tuple[Listed, ...]
     namespaces: dict[str, int]
     unknown: int
     problems: tuple[Problem, ...]
@@ -54,7 +56,7 @@ class Catalogue:
 def catalogue(
     registry: Registry, *, family: str | None = None, modality: str | None = None, max_params: float | None = None
 ) -> Catalogue:
-    """The architectures that pass the filters.
+    """The architectures and difference models that pass the filters.
 
     Args:
         registry: what is installed.
@@ -65,15 +67,8 @@ def catalogue(
     Raises:
         UsageProblem: no installed architecture is of that family.
     """
-    ambiguous = registry.ambiguous()
-    everything = []
-    for entry in registry.named():
-        label = entry.qualified if entry.name in ambiguous else entry.name
-        try:
-            card = read_card(entry)
-            everything.append(Listed(entry, label, card, missing=unmet(card.requires) if card else ()))
-        except MedcliError:
-            everything.append(Listed(entry, label, None, broken=True))  # said by `problems`
+    groups = {group: _read(registry, group) for group in (ARCHITECTURES, DIFFERENCE_MODELS)}
+    everything = [one for rows in groups.values() for one in rows]
     families = sorted({one.card.family for one in everything if one.card and one.card.family})
     if family is not None and family not in families:
         near = nearest(family, families)
@@ -84,18 +79,26 @@ def catalogue(
             hint=f"did you mean {listed}?" if near else f"families: {listed}",
             code="unknown-family",
         )
-    kept, unknown = [], 0
-    for one in everything:
-        verdict = _passes(one.card, family, modality, max_params)
-        unknown += verdict is None
-        if verdict:
-            kept.append(one)
+    unknown = 0
+    kept: dict[str, list[Listed]] = {group: [] for group in groups}
+    for group, rows in groups.items():
+        for one in rows:
+            verdict = _passes(one.card, family, modality, max_params)
+            unknown += verdict is None
+            if verdict:
+                kept[group].append(one)
     spaces = {}
     if family is None and modality is None and max_params is None:
         for entry in registry.entries:
             if entry.is_namespace:
                 spaces[entry.namespace] = len(read_names(entry.reference, entry.namespace).names)
-    return Catalogue(tuple(kept), spaces, unknown, (*registry.problems, *card_problems(registry)))
+    return Catalogue(
+        tuple(kept[ARCHITECTURES]),
+        tuple(kept[DIFFERENCE_MODELS]),
+        spaces,
+        unknown,
+        (*registry.problems, *card_problems(registry)),
+    )
 
 
 def facts(entry: Entry, card: ArchitectureCard | None, classes: int | None = None) -> dict[str, Any]:
@@ -109,6 +112,7 @@ def facts(entry: Entry, card: ArchitectureCard | None, classes: int | None = Non
     known: dict[str, Any] = {
         "name": entry.name,
         "qualified": entry.qualified,
+        "kind": "difference" if entry.group == DIFFERENCE_MODELS else "architecture",
         "distribution": entry.distribution,
         "version": entry.version,
         "entry_point": entry.reference,
@@ -148,6 +152,20 @@ def facts(entry: Entry, card: ArchitectureCard | None, classes: int | None = Non
 def head_parameters(card: ArchitectureCard, classes: int) -> int | None:
     """Weights and biases of a linear head, or None where the feature width is unknown."""
     return None if card.feature_dim is None else (card.feature_dim + 1) * classes
+
+
+def _read(registry: Registry, group: str) -> list[Listed]:
+    """Every entry of a group with its card."""
+    ambiguous = registry.ambiguous(group)
+    rows = []
+    for entry in registry.named(group):
+        label = entry.qualified if entry.name in ambiguous else entry.name
+        try:
+            card = read_card(entry)
+            rows.append(Listed(entry, label, card, missing=unmet(card.requires) if card else ()))
+        except MedcliError:
+            rows.append(Listed(entry, label, None, broken=True))  # said by `problems`
+    return rows
 
 
 def _passes(

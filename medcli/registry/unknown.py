@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from medcli.errors import UsageProblem, nearest
-from medcli.registry.discovery import Entry, Registry, discover
+from medcli.registry.discovery import DIFFERENCE_MODELS, Entry, Registry, discover
 from medcli.registry.namespaces import installed_version, read_names
 
 __all__ = ["KNOWN_PLUGINS", "unknown_name"]
@@ -22,8 +22,13 @@ KNOWN_PLUGINS: Mapping[str, str] = {
     "retfound-dinov2-shanghai": "medcli-retfound",
     "retfound-green": "medcli-retfound",
     "echo": "medcli-echo",
+    "longitudinal-encoder": "medcli-longitudinal",
+    "longitudinal-mim": "medcli-longitudinal",
+    "longitudinal-mim-big": "medcli-longitudinal",
+    "longitudinal-subtract": "medcli-longitudinal",
+    "longitudinal-subtract-big": "medcli-longitudinal",
 }
-"""Architectures of plugins that are published beside medcli, to name what to install where one is asked for."""
+"""What plugins published beside medcli offer, to name the one to install where a name is asked for."""
 
 
 def unknown_name(registry: Registry, name: str, group: str) -> UsageProblem:
@@ -43,7 +48,16 @@ def unknown_name(registry: Registry, name: str, group: str) -> UsageProblem:
     known = [entry.qualified if "/" in name else entry.name for entry in entries if not entry.is_namespace]
     near = list(nearest(name, dict.fromkeys(known)))
     near += [f"timm/{name}" for entry in entries if entry.name == "timm/*" and name in _names_of(entry)]
-    hint = "`medcli models list` shows what is installed"
+    wanted, flag = ("difference model", " --difference") if group == DIFFERENCE_MODELS else ("architecture", "")
+    others = [entry for entry in registry.entries if entry.group != group]
+    if any(name in {entry.name, entry.qualified} for entry in others):
+        own = "an architecture" if group == DIFFERENCE_MODELS else "a difference model"
+        return UsageProblem(
+            f"`{name}` is {own}, and {_article(wanted)} is asked for here",
+            hint=f"`medcli models list{flag}` shows what is installed",
+            code="unknown-architecture",
+        )
+    hint = f"`medcli models list{flag}` shows what is installed"
     if near:
         hint = "did you mean " + ", ".join(f"`{one}`" for one in near) + "? " + hint
     elsewhere = _offered_elsewhere(name, group)
@@ -52,7 +66,11 @@ def unknown_name(registry: Registry, name: str, group: str) -> UsageProblem:
     broken = sorted({problem.distribution for problem in registry.problems})
     if broken:
         hint += "; broken and left out: " + ", ".join(f"`{one}`" for one in broken)
-    return UsageProblem(f"unknown architecture `{name}`", hint=hint, code="unknown-architecture")
+    return UsageProblem(f"unknown {wanted} `{name}`", hint=hint, code="unknown-architecture")
+
+
+def _article(thing: str) -> str:
+    return f"an {thing}" if thing[0] in "aeiou" else f"a {thing}"
 
 
 def _offered_elsewhere(name: str, group: str) -> str:

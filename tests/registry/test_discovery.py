@@ -300,6 +300,7 @@ def test_completion_reads_no_card_and_imports_nothing_heavy(no_heavy_imports):
 
 
 def test_registry_agrees_with_the_metadata_of_the_installation():
-    installed = importlib.metadata.distribution("medcli").entry_points.select(group="medcli.architectures")
-    own = {entry.name for entry in discover(ONLY_CORE).entries}
-    assert {point.name for point in installed} == own
+    points = importlib.metadata.distribution("medcli").entry_points
+    own = {(entry.group, entry.name) for entry in discover(ONLY_CORE).entries}
+    groups = ("medcli.architectures", "medcli.difference_models")
+    assert {(point.group, point.name) for group in groups for point in points.select(group=group)} == own

@@ -1,8 +1,8 @@
-"""`models list` and `models show`: what can be built, and the facts about one architecture."""
+"""`models list` and `models show`: what can be built, and the facts about one architecture or difference model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from medcli.cli.options import ArchitectureArgument, Flags
@@ -10,8 +10,8 @@ from medcli.cli.output import Output
 from medcli.errors import UsageProblem
 from medcli.plugin import ArchitectureCard, Normalisation, WeightCard
 from medcli.registry.cards import parse_options, read_card
-from medcli.registry.catalogue import Catalogue, catalogue, facts, head_parameters
-from medcli.registry.discovery import CORE, Entry, discover, find
+from medcli.registry.catalogue import Catalogue, Listed, catalogue, facts, head_parameters
+from medcli.registry.discovery import CORE, DIFFERENCE_MODELS, Entry, Registry, discover, find
 from medcli.registry.requirements import install_line
 
 if TYPE_CHECKING:
@@ -23,15 +23,17 @@ _WIDTH = 22
 
 
 def list_models(flags: Flags) -> None:
-    """List the architectures that can be built.
+    """List the architectures and difference models that can be built.
 
     Built-ins and those of installed plugins, from their cards: nothing is imported and nothing is downloaded. A plugin
-    that is broken is named in a warning and stops nothing else.
+    that is broken is named in a warning and stops nothing else. Difference models, which `diffmap` takes, have a table
+    of their own.
 
     Examples:
         medcli models list
         medcli models list --family vit
         medcli models list --max-params 10 --json
+        medcli models list --difference
     """
     output = Output(flags.output(), "models list")
     given = flags.given
@@ -46,13 +48,17 @@ def list_models(flags: Flags) -> None:
         output.warn(f"{error.where}: {error.message}")
     if found.unknown:
         output.note(f"{found.unknown} left out because their card does not say; `medcli models list` shows them")
+    only_differences = bool(given.get("difference"))
+    named = found.differences if only_differences else found.listed
     output.answer(
-        _listing(found), lambda: _table(output, found), identifier="\n".join(one.label for one in found.listed)
+        _listing(found, only_differences),
+        lambda: _tables(output, found, only_differences),
+        identifier="\n".join(one.label for one in named),
     )
 
 
 def show_model(architecture: ArchitectureArgument, flags: Flags) -> None:
-    """Show what is known about an architecture.
+    """Show what is known about an architecture or difference model.
 
     Parameters, feature width, preprocessing, weights, options, recipes with their sources, and the paper; what its card
     does not say is called unknown. `--layers` builds it, without memory for its weights, and lists every module.
@@ -61,6 +67,7 @@ def show_model(architecture: ArchitectureArgument, flags: Flags) -> None:
         medcli models show resnet50 --classes 5
         medcli models show custom1 --layers
         medcli models show timm/resnet26d --json
+        medcli models show siamese-unet
     """
     output = Output(flags.output(), "models show")
     given = flags.given
@@ -74,9 +81,16 @@ def show_model(architecture: ArchitectureArgument, flags: Flags) -> None:
             code="idle-flag",
         )
     registry = discover()
-    entry = find(registry, architecture)
+    entry = _found(registry, architecture)
     card = read_card(entry)
     classes: int | None = given.get("classes")
+    if classes is not None and entry.group == DIFFERENCE_MODELS:
+        raise UsageProblem(
+            f"`{entry.name}` is a difference model, which has no classes",
+            where="--classes",
+            hint=f"medcli models show {architecture}",
+            code="idle-flag",
+        )
     options = parse_options(entry, card, given.get("arch_opt", ()))
     if given.get("bibtex"):
         references = [one.bibtex() for one in card.references] if card else []
@@ -94,54 +108,91 @@ def show_model(architecture: ArchitectureArgument, flags: Flags) -> None:
     output.answer(result, lambda: _page(output, entry, card, result, layers), identifier=entry.qualified)
 
 
-def _listing(found: Catalogue) -> dict[str, Any]:
-    rows = []
-    for one in found.listed:
-        known = facts(one.entry, one.card)
-        known = {
-            name: known.get(name)
-            for name in (
-                "name", "qualified", "distribution", "version", "built_in", "summary", "family", "task", "params",
-                "params_total", "feature_dim", "input_size", "in_channels", "modalities", "default_weights",
-            )
-        }  # fmt: skip
-        card = "broken" if one.broken else "yes" if one.card else "none"
-        rows.append({**known, "label": one.label, "card": card, "missing": one.missing})
+def _found(registry: Registry, name: str) -> Entry:
+    """The architecture of that name, or the difference model."""
+    try:
+        return find(registry, name)
+    except UsageProblem:
+        groups = {one.group for one in registry.entries if name in {one.name, one.qualified}}
+        if groups == {DIFFERENCE_MODELS}:
+            return find(registry, name, DIFFERENCE_MODELS)
+        raise
+
+
+def _listing(found: Catalogue, only_differences: bool) -> dict[str, Any]:
     return {
-        "architectures": rows,
-        "namespaces": found.namespaces,
+        "architectures": [] if only_differences else [_row(one) for one in found.listed],
+        "difference_models": [_row(one) for one in found.differences],
+        "namespaces": {} if only_differences else found.namespaces,
         "problems": [problem.__dict__ for problem in found.problems],
     }
 
 
-def _table(output: Output, found: Catalogue) -> str:
-    rows = []
-    for one in found.listed:
-        card = one.card
-        millions = None if card is None or card.params is None else _rounded(card.params / 1e6)
-        summary = "card broken" if one.broken else card.summary if card else "no card"
-        if one.missing:
-            summary = f"unavailable: {install_line(one.missing)}"
-        rows.append(
-            (
-                one.label,
-                card.family if card else None,
-                millions,
-                card.feature_dim if card else None,
-                card.input_size if card else None,
-                (card.default_weights if card else "") or None,
-                summary,
-            )
+def _row(one: Listed) -> dict[str, Any]:
+    known = facts(one.entry, one.card)
+    known = {
+        name: known.get(name)
+        for name in (
+            "name", "qualified", "kind", "distribution", "version", "built_in", "summary", "family", "task", "params",
+            "params_total", "feature_dim", "input_size", "in_channels", "modalities", "default_weights",
         )
-    lines = [output.table(("name", "family", "M params", "features", "input", "weights", "summary"), rows)]
-    if not rows:
-        lines = ["no architecture passes these filters"]
-    lines += [f"and {count:,} names behind `{name}/`" for name, count in found.namespaces.items() if count]
-    return "\n".join(lines)
+    }  # fmt: skip
+    card = "broken" if one.broken else "yes" if one.card else "none"
+    return {**known, "label": one.label, "card": card, "missing": one.missing}
+
+
+def _tables(output: Output, found: Catalogue, only_differences: bool) -> str:
+    parts = [_table(output, found.listed)] if found.listed and not only_differences else []
+    if found.differences:
+        title = "difference models, for `medcli diffmap`\n" if parts else ""
+        parts.append(title + _difference_table(output, found.differences))
+    text = "\n\n".join(parts) or "nothing passes these filters"
+    counts = [f"and {count:,} names behind `{name}/`" for name, count in found.namespaces.items() if count]
+    return text if only_differences or not counts else "\n\n".join([text, *counts])
+
+
+def _table(output: Output, listed: Sequence[Listed]) -> str:
+    rows = [
+        (
+            one.label,
+            card.family if (card := one.card) else None,
+            _millions(card),
+            card.feature_dim if card else None,
+            card.input_size if card else None,
+            (card.default_weights if card else "") or None,
+            _summary(one),
+        )
+        for one in listed
+    ]
+    return output.table(("name", "family", "M params", "features", "input", "weights", "summary"), rows)
+
+
+def _difference_table(output: Output, listed: Sequence[Listed]) -> str:
+    rows = [
+        (
+            one.label,
+            _millions(one.card),
+            one.card.input_size if one.card else None,
+            (one.card.default_weights if one.card else "") or None,
+            _summary(one),
+        )
+        for one in listed
+    ]
+    return output.table(("name", "M params", "input", "weights", "summary"), rows)
+
+
+def _millions(card: ArchitectureCard | None) -> str | None:
+    return None if card is None or card.params is None else _rounded(card.params / 1e6)
+
+
+def _summary(one: Listed) -> str:
+    if one.missing:
+        return f"unavailable: {install_line(one.missing)}"
+    return "card broken" if one.broken else one.card.summary if one.card else "no card"
 
 
 def _rounded(millions: float) -> str:
-    return f"{millions:.1f}" if millions >= 0.1 else f"{millions:.4f}"
+    return f"{millions:.1f}" if millions >= 0.1 else f"{millions:.4f}" if millions else "0"
 
 
 def _page(
@@ -152,7 +203,8 @@ def _page(
     if card is None:
         lines.append("its distribution says nothing about it: there is no card; `--layers` builds it and counts")
     else:
-        lines += [card.summary, "", *_facts_text(card, result), *_lists(output, card)]
+        told = _difference_text(card) if entry.group == DIFFERENCE_MODELS else _facts_text(card, result)
+        lines += [card.summary, "", *told, *_lists(output, card)]
         if card.note:
             lines += ["", f"note: {card.note}"]
         if result["missing"]:
@@ -163,11 +215,17 @@ def _page(
             (row.module or "(itself)", row.kind, "×".join(map(str, row.output_shape)), row.parameters, row.macs)
             for row in layers.rows
         ]
+        classes = f", {built['classes']} classes" if "classes" in built else ", for a pair"
+        share = (
+            f"{built['backbone']:,} backbone, {built['head']:,} head"
+            if "head" in built
+            else f"{built['encoder']:,} in the encoder"
+        )
         lines += [
             "",
-            f"layers at {built['image_size']} px, {built['in_channels']} channels, {built['classes']} classes",
+            f"layers at {built['image_size']} px, {built['in_channels']} channels{classes}",
             output.table(("module", "kind", "output", "parameters", "MACs"), rows),
-            f"total {layers.parameters:,} parameters ({built['backbone']:,} backbone, {built['head']:,} head), "
+            f"total {layers.parameters:,} parameters ({share}), "
             f"{layers.macs / 1e9:.3f} G MACs, {built['stages']} stages in {built['blocks']} groups",
         ]
     return "\n".join(lines)
@@ -200,6 +258,23 @@ def _facts_text(card: ArchitectureCard, result: Mapping[str, Any]) -> list[str]:
         rows.append(
             ("compound scaling", f"depth × {scaling.depth:g}, width × {scaling.width:g}, {scaling.resolution} px")
         )
+    return [f"{name:<{_WIDTH}}{text}" for name, text in rows]
+
+
+def _difference_text(card: ArchitectureCard) -> list[str]:
+    """The facts of a difference model; `unknown` where the card is silent."""
+    rows = [
+        ("kind", "difference model: two images in, a map of what changed out"),
+        ("family", card.family or "unknown"),
+        ("parameters", "unknown" if card.params is None else f"{card.params:,}"),
+        ("multiply-adds", "unknown" if card.gmacs is None else f"{card.gmacs:g} G for a pair at {card.input_size} px"),
+        ("layer groups", f"{card.blocks} in {card.stages} stages" if card.stages else "unknown"),
+        ("input", _input(card)),
+        ("normalisation", _normalisation(card.normalisation)),
+        ("made for", ", ".join(card.modalities) or "any kind of picture"),
+        ("trained", "yes" if card.trainable else "no, there is nothing to train"),
+        ("licence of the code", card.licence or "unknown"),
+    ]
     return [f"{name:<{_WIDTH}}{text}" for name, text in rows]
 
 
@@ -290,6 +365,12 @@ def _build(
     classes: int | None,
 ) -> tuple[LayerTable, dict[str, Any]]:
     """The layer table of the network, built without memory for its weights."""
+    channels = given.get("in_channels") or (card.in_channels if card else None) or 3
+    size = given.get("image_size") or (card.input_size if card else None) or 224
+    if entry.group == DIFFERENCE_MODELS:
+        from medcli.diffmap.network import describe_difference
+
+        return describe_difference(entry.qualified, in_channels=channels, image_size=size, options=options)
     from medcli.data.target import Target
     from medcli.models.build import build_outline
     from medcli.models.layers import layer_table
@@ -298,8 +379,8 @@ def _build(
     names = tuple(str(index) for index in range(classes or 2))
     spec = ModelSpec(
         architecture=entry.qualified,
-        in_channels=given.get("in_channels") or (card.in_channels if card else None) or 3,
-        image_size=given.get("image_size") or (card.input_size if card else None) or 224,
+        in_channels=channels,
+        image_size=size,
         target=Target("multiclass", names),
         options=dict(options),
     )

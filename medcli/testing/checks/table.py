@@ -107,6 +107,7 @@ DIFFERENCE = (
     *_COMMON,
     Check("magnitude", '`map="magnitude"` gives values in [0, 1]', "differences:magnitude"),
     Check("encoder", "`.encoder` is a part of the network", "differences:encoder"),
+    Check("extras", "what it offers for pretraining, a judge and memory works", "differences:extras"),
     *_COMMON_END,
 )
 

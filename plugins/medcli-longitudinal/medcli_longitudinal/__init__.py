@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from medcli_longitudinal.auxiliary import LongitudinalEncoder
     from medcli_longitudinal.constants import Sizes
     from medcli_longitudinal.document import LongitudinalMIMModel, LongitudinalMIMModelBig
+    from medcli_longitudinal.memory import Checkpointing
     from medcli_longitudinal.subtract import SubtractModel, SubtractModelBig
 
 __all__ = [
@@ -21,6 +20,7 @@ __all__ = [
 ]
 
 Map = Literal["signed", "magnitude"]
+Network = TypeVar("Network", bound="Checkpointing")
 
 
 def longitudinal_mim(
@@ -166,7 +166,7 @@ def _sizes(name: str, image_size: int, multiple: int, width: float, init_weights
     if image_size < 2 * multiple or image_size % multiple:
         near = max(2, round(image_size / multiple)) * multiple
         raise UsageProblem(
-            f"`{name}` needs pictures whose side is a multiple of {multiple} and at least {2 * multiple}, not {image_size}",
+            f"`{name}` takes sides of {2 * multiple}, {3 * multiple}, {4 * multiple}, … pixels, not {image_size}",
             where="--image-size",
             hint=f"--image-size {near}",
             code="bad-image-size",
@@ -174,8 +174,8 @@ def _sizes(name: str, image_size: int, multiple: int, width: float, init_weights
     return Sizes(image_size, width, depth, init_weights)
 
 
-def _ready(network: Any, name: str, weights: str | None, grad_checkpointing: bool) -> Any:
-    """The network with its weights; `network` is handed on."""
+def _ready(network: Network, name: str, weights: str | None, grad_checkpointing: bool) -> Network:
+    """The same network, with its weights."""
     if weights is not None:
         from medcli.plugin import load_weights
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from medcli.plugin import LayerGroup, LoadReport
+from medcli.plugin import LayerGroup
 from medcli_longitudinal.bottleneck import BottleneckEncoder, ContrastiveBottleneckBlock
 from medcli_longitudinal.constants import PUBLISHED, Sizes
 from medcli_longitudinal.decoders import PlainDecoder
@@ -69,7 +69,6 @@ class LongitudinalEncoder(Checkpointing):
         super().__init__()
         self.encoder = BottleneckEncoder(in_channels, light=True, sizes=sizes)
         self.feature_dim = sizes.feature_channels
-        self.load_report: LoadReport | None = None
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """[B, C, H, W] -> [B, 640, H / 16, W / 16]."""
@@ -146,7 +145,7 @@ class ContrastiveEncoder(Checkpointing):
 
 
 class Discriminator(nn.Module):
-    """Maps or pictures [B, C, H, W] -> logits [B, 1, H / 8 - 2, W / 8 - 2], one for each patch of 70 pixels: a PatchGAN.
+    """Maps or pictures [B, C, H, W] -> logits [B, 1, H / 8 - 2, W / 8 - 2], one per patch of 70 pixels: a PatchGAN.
 
     Args:
         in_channels: channels of what is judged.

@@ -78,12 +78,9 @@ class Compression(nn.Module):
         sizes: Sizes = PUBLISHED,
     ) -> None:
         super().__init__()
-        makers = {
-            "point": lambda: kaiming(nn.Conv2d(in_channels, out_channels, 1, bias=False), sizes),
-            "standard": lambda: kaiming(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), sizes),
-            "spatial": lambda: _separable(in_channels, out_channels, 7, sizes),
-        }
-        self.paths = nn.ModuleList(nn.Sequential(makers[path](), group_norm(out_channels)) for path in paths)
+        self.paths = nn.ModuleList(
+            nn.Sequential(_path(path, in_channels, out_channels, sizes), group_norm(out_channels)) for path in paths
+        )
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """[B, C, H, W] -> [B, D, H, W]."""
@@ -229,6 +226,13 @@ class TechnicalBottleneck(nn.Module):
         """[B, 640, 32, 32] -> [B, 640, 32, 32]."""
         restored: torch.Tensor = self.widen(self.from_latent(self.latent(maps)).unflatten(1, self.shape))
         return restored
+
+
+def _path(kind: str, in_channels: int, out_channels: int, sizes: Sizes) -> nn.Module:
+    if kind == "spatial":
+        return _separable(in_channels, out_channels, 7, sizes)
+    kernel = {"point": 1, "standard": 3}[kind]
+    return kaiming(nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False), sizes)
 
 
 def _separable(in_channels: int, out_channels: int, kernel: int, sizes: Sizes) -> nn.Sequential:

@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = [
     "BLOCKS",
-    "DEVICE",
+    "DEVICE",  # noqa: F822 (given when it is asked for)
     "FEATURE_CHANNELS",
     "FEATURE_SIZE",
     "GROUP_NORM_GROUPS",

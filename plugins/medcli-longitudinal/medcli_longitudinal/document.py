@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from medcli.plugin import LayerGroup, LoadReport
+from medcli.plugin import LayerGroup
 from medcli_longitudinal.auxiliary import Discriminator, MaskedReconstructionModel
 from medcli_longitudinal.bottleneck import BottleneckEncoder, Compression, ConvBlockBranch
 from medcli_longitudinal.constants import PUBLISHED, Sizes
@@ -40,7 +40,6 @@ class LongitudinalMIMModel(Checkpointing):
         self.sizes = sizes
         self.map = map
         self.in_channels = in_channels
-        self.load_report: LoadReport | None = None
         self.encoder = BottleneckEncoder(in_channels, light=True, sizes=sizes)
         self.fusion = Compression(2 * width, width, ("standard",), sizes=sizes)
         self.refine = nn.Sequential(*(ConvBlockBranch(width, sizes=sizes) for _ in range(self.refinements)))
@@ -70,9 +69,9 @@ class LongitudinalMIMModel(Checkpointing):
 class LongitudinalMIMModelBig(Checkpointing):
     """Two pictures [B, C, H, W] of one patient -> a map of what changed, [B, 1, H, W]; 178 million parameters.
 
-    The shared encoder's maps are refined by four `ConvBlockBranch`es, put side by side, compressed by three paths (1 × 1,
-    3 × 3, depth-wise 7 × 7), refined by four more, and brought back to the picture's size in a U-Net: at 64², 128² and
-    256² it adds the encoder's maps of both pictures, compressed in the same way.
+    The shared encoder's maps are refined by four `ConvBlockBranch`es, put side by side, compressed by three paths
+    (1 × 1, 3 × 3, depth-wise 7 × 7), refined by four more, and brought back to the picture's size in a U-Net: at 64²,
+    128² and 256² it adds the encoder's maps of both pictures, compressed in the same way.
 
     Args:
         in_channels: channels of the pictures.
@@ -88,7 +87,6 @@ class LongitudinalMIMModelBig(Checkpointing):
         self.sizes = sizes
         self.map = map
         self.in_channels = in_channels
-        self.load_report: LoadReport | None = None
         self.encoder = BottleneckEncoder(in_channels, light=True, sizes=sizes)
         self.features = nn.Sequential(*(ConvBlockBranch(width, sizes=sizes) for _ in range(self.refinements)))
         self.fusion = Compression(2 * width, width, sizes=sizes)
@@ -105,7 +103,7 @@ class LongitudinalMIMModelBig(Checkpointing):
         return activate(self.decoder(fused, finer), self.map)
 
     def layer_groups(self) -> tuple[LayerGroup, ...]:
-        """Encoder block by block, refinements, fusion, refinements, decoder step by step with its skip; each a stage."""
+        """Encoder, refinements, fusion, refinements, decoder steps with their skips, block by block; each a stage."""
         skips = len(self.decoder.skips)
         steps = [
             (f"decoder.blocks.{index}", *([f"decoder.skips.{index}"] if index < skips else []))

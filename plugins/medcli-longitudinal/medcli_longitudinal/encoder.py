@@ -128,7 +128,8 @@ class SqueezeExcitation(nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
         weights = self.expand(functional.silu(self.reduce(maps.mean((2, 3), keepdim=True))))
-        return maps * weights.sigmoid()
+        excited: torch.Tensor = maps * weights.sigmoid()
+        return excited
 
 
 class MBConv(nn.Module):

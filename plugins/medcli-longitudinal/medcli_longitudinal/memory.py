@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from medcli.plugin import LoadReport
+
 __all__ = ["Checkpointing"]
 
 
@@ -18,6 +20,8 @@ class Checkpointing(nn.Module):
 
     `set_grad_checkpointing` reaches every such part within it.
     """
+
+    load_report: LoadReport | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,12 +44,16 @@ class Checkpointing(nn.Module):
 
 @contextlib.contextmanager
 def _uncounted(part: nn.Module) -> Iterator[None]:
-    """Batch norm as in training, its running statistics left alone: the first pass has moved them already."""
-    norms = [one for one in part.modules() if isinstance(one, nn.BatchNorm2d) and one.track_running_stats]
+    """Batch norm as in training, its running statistics left where they are: the first pass has moved them already."""
+    norms = [one for one in part.modules() if isinstance(one, nn.BatchNorm2d)]
+    before = [(one.momentum, one.num_batches_tracked) for one in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
+        norm.num_batches_tracked = (
+            torch.zeros_like(norm.num_batches_tracked) if norm.num_batches_tracked is not None else None
+        )
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import nn
 
 from medcli_longitudinal.constants import GROUP_NORM_GROUPS, INIT_STD, Sizes
@@ -41,6 +42,6 @@ def group_norm(channels: int, groups: int = GROUP_NORM_GROUPS) -> nn.GroupNorm:
     return nn.GroupNorm(wanted if channels % wanted == 0 else math.gcd(channels, wanted), channels)
 
 
-def _zero(bias: nn.Parameter | None) -> None:
+def _zero(bias: torch.Tensor | None) -> None:
     if bias is not None:
         nn.init.zeros_(bias)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from medcli.plugin import LayerGroup, LoadReport
+from medcli.plugin import LayerGroup
 from medcli_longitudinal.auxiliary import Discriminator, MaskedReconstructionModel
 from medcli_longitudinal.bottleneck import ConvBlockBranch
 from medcli_longitudinal.constants import BLOCKS, PUBLISHED, Sizes
@@ -32,7 +32,6 @@ class _Subtract(Checkpointing):
         self.sizes = sizes
         self.map = map
         self.in_channels = in_channels
-        self.load_report: LoadReport | None = None
         self.encoder = EfficientNetMiniEncoder(BLOCKS, in_channels, *sizes.expansions(in_channels), sizes=sizes)
         self.drop = nn.Dropout2d(_DROPOUT)
 

@@ -37,10 +37,11 @@ class Attention(nn.Module):
     def weights(self, tokens: torch.Tensor) -> torch.Tensor:
         """How much each token looks at each: [B, heads, N, N], rows add up to 1."""
         query, key = self._split(self.query(tokens)), self._split(self.key(tokens))
-        return (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(-1)
+        return torch.softmax(query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5, -1)
 
     def _split(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        split: torch.Tensor = torch.unflatten(tokens, 2, (self.heads, -1)).transpose(1, 2)
+        return split
 
 
 class TransformerLayer(nn.Module):
