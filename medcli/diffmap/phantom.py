@@ -19,7 +19,7 @@ from medcli.data.synthetic.rendering import Exposure, attenuation, develop, draw
 from medcli.diffmap.pairs import Drawn
 from medcli.diffmap.story import Story, draw_story
 
-__all__ = ["DrawnPair", "cleaned", "draw_phantom_pair", "patient_name"]
+__all__ = ["TRIES", "DrawnPair", "cleaned", "draw_devices", "draw_phantom_pair", "patient_name"]
 
 FLOOR = 0.015  # smaller differences are the grey scale's, not the patient's
 SMALLEST = 50 / 512**2  # share of the image; specks below come from where two findings overlap
@@ -61,7 +61,7 @@ def draw_phantom_pair(drawn: Drawn, story: Story | None = None) -> DrawnPair:
     anatomy = draw_anatomy(drawn.seed, drawn.number)
     nuisance, tale, chance = np.random.default_rng([drawn.seed, drawn.number, 5]).spawn(3)
     poses = _poses(nuisance, drawn.nuisance)
-    devices = _devices(nuisance, anatomy, drawn.nuisance)
+    devices = draw_devices(nuisance, anatomy, drawn.nuisance)
     films = nuisance.spawn(3)
     quiet = bool(chance.random() < drawn.quiet_share)
     # A change may hide behind the heart or be too faint to see: then another one happens.
@@ -146,9 +146,10 @@ def _moved(own: Pose, by: Pose) -> Pose:
     )
 
 
-def _devices(
+def draw_devices(
     rng: np.random.Generator, anatomy: Anatomy, amount: float
 ) -> tuple[tuple[Device, ...], tuple[Device, ...]]:
+    """Devices in the earlier and in the later image; `amount` scales how likely each is."""
     earlier: list[Device] = []
     later: list[Device] = []
     for name, stream in zip(DEVICES, rng.spawn(len(DEVICES)), strict=True):

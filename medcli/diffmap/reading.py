@@ -22,7 +22,7 @@ from medcli.diffmap.pairs import Pair, PairImages
 from medcli.diffmap.phantom import draw_phantom_pair
 from medcli.errors import RunFailure
 
-__all__ = ["MAP_MIDDLE", "MAP_SCALE", "fit_map", "read_image", "read_map", "read_pair"]
+__all__ = ["MAP_MIDDLE", "MAP_SCALE", "fit_map", "read_image", "read_map", "read_pair", "squared_image"]
 
 MAP_MIDDLE, MAP_SCALE = 32768, 32767  # a 16-bit PNG's value for 0, and per unit of the map
 Image = npt.NDArray[np.float32]
@@ -46,8 +46,8 @@ def read_pair(pair: Pair, image_size: int, *, window: str = "auto") -> PairImage
         everything = np.ones_like(drawn.valid)
         side = (image_size, image_size)
         return PairImages(drawn.prior, drawn.current, target, drawn.valid, everything, None, (side, side))
-    baseline, baseline_valid, first = _squared(pair.baseline, image_size, window)
-    followup, valid, second = _squared(pair.followup, image_size, window)
+    baseline, baseline_valid, first = squared_image(pair.baseline, image_size, window)
+    followup, valid, second = squared_image(pair.followup, image_size, window)
     if pair.mask is not None:
         mask = read_image(pair.mask)
         _same_size(pair.mask, (mask.pixels.shape[0], mask.pixels.shape[1]), second, "mask")
@@ -124,7 +124,12 @@ def fit_map(values: Image, image_size: int) -> Image:
     return np.clip(_fitted(Picture(values, 0.0, 1.0), image_size), -1, 1)
 
 
-def _squared(path: str, size: int, window: str) -> tuple[Image, Mask, tuple[int, int]]:
+def squared_image(path: str, size: int, window: str = "auto") -> tuple[Image, Mask, tuple[int, int]]:
+    """One file on the square grid (float32 [size, size] in [0, 1]), where it is no padding, and its own size.
+
+    Raises:
+        RunFailure: the file cannot be read.
+    """
     picture = read_image(path, window)
     height, width = picture.pixels.shape[:2]
     image = np.clip(_fitted(picture, size), 0, 1)

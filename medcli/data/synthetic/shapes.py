@@ -13,6 +13,7 @@ from medcli.data.synthetic.frame import Frame, ramp
 __all__ = [
     "collapsed",
     "congestion",
+    "congestion_reach",
     "consolidated",
     "drawn_device",
     "ellipsoid",
@@ -72,11 +73,16 @@ def splat(frame: Frame, x: Floats, y: Floats, mass: Floats, sigma: float) -> Flo
 def congestion(frame: Frame, vessels: Floats, amount: float) -> Floats:
     """What fluid overload adds to the lung: fuller vessels, most above the hila, and haze that spares the rim."""
     above = np.float32(0.6) + np.float32(0.6) * ramp(np.float32(-0.05) - frame.y, 0.5)
+    haze = np.float32(0.15) * congestion_reach(frame)
+    return np.asarray(np.float32(amount) * (np.float32(0.7) * above * vessels + haze), dtype=np.float32)
+
+
+def congestion_reach(frame: Frame) -> Floats:
+    """How much of it each place gets, 0 to 1: the wings of a butterfly."""
     reach = ((frame.away - np.float32(0.27)) / np.float32(0.30)) ** 2 + (
         (frame.y - np.float32(0.05)) / np.float32(0.42)
     ) ** 2
-    haze = np.float32(0.15) * np.exp(-(reach**1.5))
-    return np.asarray(np.float32(amount) * (np.float32(0.7) * above * vessels + haze), dtype=np.float32)
+    return np.asarray(np.exp(-(reach**1.5)), dtype=np.float32)
 
 
 def opacities(frame: Frame, findings: Findings) -> Floats | float:
