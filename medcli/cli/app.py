@@ -57,6 +57,10 @@ COMMAND_TABLE: Mapping[str, Place] = {
         "medcli.cli.commands.benchmark:benchmark", "measure speed and memory of architectures, and train them briefly"
     ),
     "export": Place("medcli.cli.commands.export:export", "turn a run into a bundle that runs elsewhere"),
+    "diffmap pretrain": Place(
+        "medcli.cli.commands.diffmap_pretrain:pretrain", "teach an encoder to fill in hidden parts of radiographs"
+    ),
+    "diffmap train": Place("medcli.cli.commands.diffmap_train:train", "train a map of what changed, on pairs"),
     "models list": Place("medcli.cli.commands.models:list_models", "list the architectures that can be built"),
     "models show": Place("medcli.cli.commands.models:show_model", "show the card of an architecture, and its layers"),
     "models recommend": Place(
@@ -78,6 +82,7 @@ COMMAND_TABLE: Mapping[str, Place] = {
     ),
     "data inspect": Place("medcli.cli.commands.data:inspect_file", "show step by step how one image file is decoded"),
     "data synth": Place("medcli.cli.commands.data_synth:synth", "write a synthetic data set"),
+    "data cache": Place("medcli.cli.commands.data_cache:data_cache", "list or clear what is kept between runs"),
     "config show": Place("medcli.cli.commands.config:show_config", "show every setting and where its value comes from"),
     "config check": Place("medcli.cli.commands.config:check_config", "check configuration files"),
     "config init": Place("medcli.cli.commands.config:init_config", "write a commented configuration file"),
@@ -91,6 +96,10 @@ COMMAND_TABLE: Mapping[str, Place] = {
 }
 
 GROUPS: Mapping[str, Description] = {
+    "diffmap": Description(
+        "maps of what changed between two radiographs of one patient",
+        examples=("medcli diffmap train --data synthetic/chest-pairs --limit 60 --image-size 64 --epochs 5",),
+    ),
     "models": Description(
         "architectures: list, show, recommend, fetch, verify",
         examples=("medcli models list --family resnet", "medcli models show resnet18"),
@@ -101,7 +110,7 @@ GROUPS: Mapping[str, Description] = {
     ),
     "runs": Description("trained models: list, show, compare", examples=("medcli runs list",)),
     "data": Description(
-        "images and labels: check, inspect, synth",
+        "images and labels: check, inspect, synth, cache",
         examples=("medcli data check --data breastmnist.npz", "medcli data inspect scan.dcm"),
     ),
     "config": Description(

@@ -134,14 +134,16 @@ def slopes(one: Tensor, other: Tensor) -> Tensor:
     for scale in used:
         error = functional.avg_pool2d(one - other, scale) if scale > 1 else one - other
         total = total + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return total / max(1, len(used))
+    mean: Tensor = total / max(1, len(used))
+    return mean
 
 
 def spectra(one: Tensor, other: Tensor) -> Tensor:
     """Mean absolute difference of log(1 + magnitude) of the Fourier transforms of [B, 1, H, W]; a scalar."""
     # Half precision has no transform of odd sizes, and maps are float32 by here.
     found, wanted = (torch.fft.rfft2(values.float(), norm="ortho").abs().log1p() for values in (one, other))
-    return (found - wanted).abs().mean()
+    mean: Tensor = (found - wanted).abs().mean()
+    return mean
 
 
 def _further(

@@ -24,38 +24,29 @@ from medcli.data.record import data_record
 from medcli.data.splits import SPLITS
 from medcli.data.subset import take
 from medcli.data.target import Target
+from medcli.diffmap.intensity import match
 from medcli.diffmap.pairs import Pair, PairImages, PairSet
+from medcli.diffmap.preparing import prepare
 from medcli.diffmap.reading import read_pair
-from medcli.diffmap.registration import Alignment, How, register
+from medcli.diffmap.registration import Alignment, How
 from medcli.errors import MedcliError, UsageProblem
 
-__all__ = ["PairPictures", "Prepared", "SinglePictures", "pair_set", "pairs_record", "picture_set", "prepare_pair"]
+__all__ = [
+    "PairPictures",
+    "SinglePictures",
+    "filled",
+    "limited",
+    "pair_set",
+    "pairs_record",
+    "picture_set",
+    "prepared_pair",
+]
 
 VERSION = 1  # part of every fingerprint: raise it when the same files come to lie otherwise
 UNCHANGED = Target("binary", ("unchanged", "changed"))
 """Stands for the target of a set whose truth is maps; no label of it is ever used."""
 
 Image = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A pair whose images lie over each other.
-
-    Args:
-        baseline: float32 [H, W], in follow-up coordinates. Where it shows nothing it repeats the follow-up, since what
-            one image alone shows is no change.
-        followup: float32 [H, W].
-        target: float32 [H, W], NaN where nothing is known, or None.
-        valid: bool [H, W], where both images show something.
-        failures: why the alignment must not be used; empty if it may.
-    """
-
-    baseline: Image
-    followup: Image
-    target: Image | None
-    valid: npt.NDArray[np.bool_]
-    failures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,18 +72,14 @@ class PairPictures:
         """Read, register and stack one pair, [S, S, 3]. Raises UnreadableImage."""
         pair = self.pairs[index]
         try:
-            images = read_pair(pair, self.size, window=self.window)
-            found = prepare_pair(images, self.how, key=self.fingerprint(index))
-        except UsageProblem:
-            raise
+            images = prepared_pair(pair, self.size, self.how, window=self.window, key=self.fingerprint(index))
         except MedcliError as problem:
+            if problem.code == "missing-extra":
+                raise
             raise UnreadableImage(pair.identifier, problem.message) from problem
-        if found.failures:
-            reason = f"the earlier image cannot be laid over the later one: {'; '.join(found.failures)}"
-            raise UnreadableImage(pair.identifier, reason)
-        if found.target is None:
+        if images.target is None:
             raise UnreadableImage(pair.identifier, "it has no true map")
-        return Picture(np.stack([found.baseline, found.followup, found.target], axis=-1), 0.0, 1.0)
+        return Picture(np.stack([filled(images), images.followup, images.target], axis=-1), 0.0, 1.0)
 
     def describe(self, index: int) -> str:
         """The pair's identifier."""
@@ -140,42 +127,41 @@ class SinglePictures:
         return _digest(self.pairs[index // 2], self.size, "none", f"{self.window}, {index % 2}")
 
 
-def prepare_pair(images: PairImages, how: How, *, key: bytes | None = None) -> Prepared:
-    """Lay the baseline over the follow-up and leave out what only one of them shows.
+def prepared_pair(pair: Pair, size: int, how: How, *, window: str = "auto", key: bytes | None = None) -> PairImages:
+    """A pair as `medcli.diffmap.preparing.prepare` makes it; an alignment that was found before is not sought again.
 
     Args:
-        images: from `read_pair`.
+        pair: two files, or a drawn pair.
+        size: side in pixels.
         how: registration.
+        window: DICOM display window.
         key: under which the alignment is kept for the next time; None keeps nothing.
 
     Raises:
-        UsageProblem: SimpleITK is missing.
+        UsageProblem: the pair is refused, or SimpleITK is missing.
+        RunFailure: a file cannot be read.
     """
     file = None if key is None or how == "none" else _alignments() / f"{key.hex()}.npz"
-    known = None if file is None else _read_alignment(file, images.followup.shape)
-    failures: tuple[str, ...] = ()
-    if how == "none":
-        warped, valid = images.baseline, images.valid & images.baseline_valid
-    elif known is not None:
-        warped, seen = known.apply(images.baseline, images.baseline_valid)
-        valid = seen & images.valid
-    else:
-        found = register(
-            images.baseline,
-            images.followup,
-            how,
-            baseline_valid=images.baseline_valid,
-            followup_valid=images.valid,
-        )
-        warped, valid, failures = found.warped, found.valid, found.quality.failures
-        if file is not None and not failures:
-            _keep_alignment(file, found.transform)
-    target = images.target
-    if how != "none":
-        warped = np.where(valid, warped, images.followup).astype(np.float32)
-    if target is not None:
-        target = np.where(valid, target, np.float32("nan")).astype(np.float32)
-    return Prepared(warped.astype(np.float32), images.followup, target, valid, failures)
+    known = None if file is None else _read_alignment(file, size)
+    if known is None:
+        found = prepare(pair, size, how, window=window, matched=how != "none")
+        if file is not None:
+            _keep_alignment(file, found.registered.transform)
+        return found.images
+    images = read_pair(pair, size, window=window)
+    warped, seen = known.apply(images.baseline, images.baseline_valid)
+    valid = seen & images.valid
+    same = np.array_equal(images.baseline, images.followup)
+    baseline = warped if same else np.where(valid, match(warped, images.followup, valid), np.float32(0))
+    target = None if images.target is None else np.where(valid, images.target, np.float32("nan"))
+    return replace(images, baseline=baseline, target=target, valid=valid, baseline_valid=valid)
+
+
+def filled(images: PairImages) -> Image:
+    """The baseline as networks see it, float32 [H, W]: where not both images show something it repeats the follow-up,
+    since what one image alone shows is no change.
+    """
+    return np.where(images.valid, images.baseline, images.followup).astype(np.float32)
 
 
 def pair_set(pairs: PairSet, source: str, *, size: int, how: How, window: str, limit: int | None, seed: int) -> DataSet:
@@ -199,7 +185,7 @@ def pair_set(pairs: PairSet, source: str, *, size: int, how: How, window: str, l
             np.array([pair.patient or f"pair {pair.identifier}" for pair in chosen]),
         )
 
-    return _limited(_by_split(pairs, samples, source), limit, seed)
+    return limited(_by_split(pairs, samples, source), limit, seed)
 
 
 def picture_set(pairs: PairSet, source: str, *, size: int, window: str, limit: int | None, seed: int) -> DataSet:
@@ -214,7 +200,7 @@ def picture_set(pairs: PairSet, source: str, *, size: int, window: str, limit: i
             np.array([pair.patient or f"pair {pair.identifier}" for pair, _ in twice]),
         )
 
-    return _limited(_by_split(pairs, samples, source), limit, seed)
+    return limited(_by_split(pairs, samples, source), limit, seed)
 
 
 def pairs_record(dataset: DataSet, what: str) -> dict[str, Any]:
@@ -232,7 +218,8 @@ def _by_split(pairs: PairSet, samples: Any, source: str) -> DataSet:
     return DataSet(pairs.name, source, UNCHANGED, splits, channels=1, notes=pairs.notes)
 
 
-def _limited(dataset: DataSet, limit: int | None, seed: int) -> DataSet:
+def limited(dataset: DataSet, limit: int | None, seed: int) -> DataSet:
+    """At most `limit` cases of each split, drawn by `seed`; all for None."""
     if limit is None or all(len(samples) <= limit for samples in dataset.splits.values()):
         return dataset
     splits, words = {}, []
@@ -257,17 +244,16 @@ def _alignments() -> Path:
     return cache_directory().parent / "alignments"
 
 
-def _read_alignment(file: Path, shape: tuple[int, ...]) -> Alignment | None:
+def _read_alignment(file: Path, size: int) -> Alignment | None:
     """The alignment kept in a file; None where there is none, or anything about it does not add up."""
     try:
         with np.load(file, allow_pickle=False) as held:
             matrix, bend = held["matrix"], held["bend"]
     except (OSError, ValueError, KeyError):
         return None
-    height, width = shape
-    if matrix.shape != (2, 3) or bend.shape not in ((0,), (2, height, width)):
+    if matrix.shape != (2, 3) or bend.shape not in ((0,), (2, size, size)):
         return None
-    return Alignment(matrix.astype(np.float64), bend if bend.size else None, (height, width))
+    return Alignment(matrix.astype(np.float64), bend if bend.size else None, (size, size))
 
 
 def _keep_alignment(file: Path, alignment: Alignment) -> None:

@@ -12,12 +12,15 @@ from functools import cached_property
 from medcli.settings.fields import Field, fields_of
 from medcli.settings.groups import (
     BenchmarkSettings,
+    CacheSettings,
     CalibrationSettings,
     ClinicalSettings,
     CompareSettings,
     ComputeSettings,
     DataCheckSettings,
     DataSettings,
+    DifferenceLossSettings,
+    DifferenceSettings,
     EnsembleSettings,
     EvaluationSettings,
     ExplainSettings,
@@ -26,12 +29,14 @@ from medcli.settings.groups import (
     ForeignSettings,
     FormatSettings,
     LoraSettings,
+    MaskSettings,
     MethodSettings,
     ModelListSettings,
     ModelSettings,
     ModelShowSettings,
     NewPluginSettings,
     OutputSettings,
+    PairSettings,
     PluginSettings,
     RecommendSettings,
     ReportSettings,
@@ -122,6 +127,39 @@ _OF_CLASSES = {
     "loss": ("ce", "focal", "bce", "asl", "corn", "coral"),
     "monitor": ("auc", "qwk", "accuracy", "balanced_accuracy", "f1", "loss"),
 }
+# Of what is said about images, what pairs and masked pictures have too.
+_OF_PAIRS = (
+    "data",
+    "split",
+    "split_seed",
+    "image_size",
+    "in_channels",
+    "mean",
+    "std",
+    "window",
+    "limit",
+    "skip_unreadable",
+    "cache",
+    "cache_limit",
+)
+# Of what is said about learning, what is for classes alone, or for several processes.
+_NOT_OF_MAPS = (
+    "focal_gamma",
+    "class_weights",
+    "sampler",
+    "logit_adjust",
+    "label_smoothing",
+    "mixup",
+    "cutmix",
+    "modality",
+    "swap_on_flip",
+    "freeze_layers",
+    "freeze_backbone",
+    "compile",
+    "processes",
+    "overfit_batch",
+)
+_PLAIN_AUGMENTS = ("none", "light", "medium", "heavy")
 _CALIBRATED = ("temperature", "vector", "platt", "beta", "isotonic")
 _EXPLAINED = (
     "gradcam",
@@ -391,6 +429,42 @@ _TABLE: tuple[CommandSettings, ...] = (
         ),
         layered=True,
     ),
+    CommandSettings(
+        "diffmap train",
+        (
+            Part(DifferenceSettings),
+            Part(PairSettings),
+            Part(DataSettings, only=_OF_PAIRS),
+            Part(ModelSettings, only=("weights", "arch_opt")),
+            Part(
+                TrainingSettings,
+                without=_NOT_OF_MAPS,
+                words={"loss": ("weighted-l1-l2", "l1-l2"), "monitor": ("auprc", "loss"), "augment": _PLAIN_AUGMENTS},
+            ),
+            Part(DifferenceLossSettings),
+            Part(ComputeSettings),
+            Part(OutputSettings),
+        ),
+        layered=True,
+        architecture=True,
+    ),
+    CommandSettings(
+        "diffmap pretrain",
+        (
+            Part(MaskSettings),
+            Part(DifferenceSettings, only=("model",)),
+            Part(DataSettings, only=_OF_PAIRS),
+            Part(ModelSettings, only=("weights", "arch_opt")),
+            # Whether the best epoch was found is judged by the loss alone.
+            Part(TrainingSettings, without=(*_NOT_OF_MAPS, "loss", "monitor"), words={"augment": _PLAIN_AUGMENTS}),
+            Part(DifferenceLossSettings, without=("map_scale", "changed_weight", "changed_above")),
+            Part(ComputeSettings),
+            Part(OutputSettings),
+        ),
+        layered=True,
+        architecture=True,
+    ),
+    CommandSettings("data cache", (Part(CacheSettings), _output("yes", "no_input"))),
     CommandSettings("models list", (Part(ModelListSettings), Part(TrainingSettings, only=("modality",)), _output())),
     CommandSettings(
         "models show",

@@ -24,10 +24,9 @@ class PairSettings:
 class DifferenceSettings:
     """Which network makes the map, and of what kind the map is."""
 
-    model: Annotated[
-        str | None,
-        Option("difference model, such as `siamese-unet` (`medcli models list` shows them)", MODEL, "NAME"),
-    ] = None
+    model: Annotated[str, Option("difference model (`medcli models list --difference` shows them)", MODEL, "NAME")] = (
+        "siamese-unet"
+    )
     map: Annotated[
         Literal["signed", "magnitude"],
         Option("`signed`: positive where the later image is denser; `magnitude`: how much changed alone", MODEL),

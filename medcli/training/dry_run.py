@@ -14,7 +14,7 @@ from medcli.training.engine import Prepared
 from medcli.training.loop import learn_window
 from medcli.training.memory import explain_out_of_memory
 
-__all__ = ["DryRun", "dry_run"]
+__all__ = ["DryRun", "dry_run", "peak_memory"]
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,12 @@ def dry_run(prepared: Prepared, steps_per_epoch: int, images: int = 0) -> DryRun
         loss=losses[0] if losses else None,
         seconds_per_step=seconds,
         hours=(first + seconds * steps_per_epoch * epochs) / 3600,
-        peak_memory_gib=_peak(prepared.device) / 2**30,
+        peak_memory_gib=peak_memory(prepared.device) / 2**30,
     )
 
 
-def _peak(device: torch.device) -> float:
+def peak_memory(device: torch.device) -> float:
+    """The most bytes that were used so far: on the device, or of the whole process where that is the CPU."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

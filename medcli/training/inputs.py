@@ -4,22 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 import torch
 
 from medcli.data.batches import SHARE_OF_MEMORY, Batches, open_batches
 from medcli.data.cache import available_memory
-from medcli.data.dataset import Samples
+from medcli.data.dataset import DataSet, Preprocessing, Samples
 from medcli.data.decode import UnreadableImage
 from medcli.data.stream import UnreadableImages
+from medcli.settings.groups import ComputeSettings, DataSettings
 from medcli.training.plan import Plan
 from medcli.training.team import Team
 
 __all__ = ["describe_cases", "enlargement_note", "open_splits", "storage_notes"]
 
 
+class Read(Protocol):
+    """What decides which images are read, and how."""
+
+    @property
+    def data(self) -> DataSet: ...
+
+    @property
+    def data_settings(self) -> DataSettings: ...
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    @property
+    def compute(self) -> ComputeSettings: ...
+
+
 def open_splits(
-    plan: Plan, device: torch.device, progress: Callable[[str, int, int], None] | None, team: Team | None = None
+    plan: Read, device: torch.device, progress: Callable[[str, int, int], None] | None, team: Team | None = None
 ) -> dict[str, Batches]:
     """Batches of every split, decoded once where that fits.
 
@@ -36,7 +54,7 @@ def open_splits(
 
 
 def _open(
-    plan: Plan, device: torch.device, progress: Callable[[str, int, int], None] | None, team: Team
+    plan: Read, device: torch.device, progress: Callable[[str, int, int], None] | None, team: Team
 ) -> dict[str, Batches]:
     settings = plan.data_settings
     opened: dict[str, Batches] = {}
@@ -62,7 +80,7 @@ def _open(
 
 
 def _open_split(
-    plan: Plan,
+    plan: Read,
     split: str,
     samples: Samples,
     device: torch.device,

@@ -28,7 +28,7 @@ from medcli.training.adapting import settings_of_adapter
 from medcli.training.nearest import refuse_continuing
 from medcli.training.plan import Plan, plan_training
 
-__all__ = ["MAY_CHANGE", "Finished", "Start", "adapted", "continued", "fresh"]
+__all__ = ["MAY_CHANGE", "Finished", "Start", "adapted", "continued", "fresh", "refuse_changes"]
 
 MAY_CHANGE = frozenset(name for name, field in all_fields().items() if field.option.safe_on_resume)
 """Settings that a continued run may change: they decide where it runs and what is kept, not what is learnt."""
@@ -163,7 +163,7 @@ def continued(architecture: str | None, given: Mapping[str, Any]) -> Start | Fin
             code="other-architecture",
         )
     refuse_continuing(resolved.values.get("strategy"), str(run.path))
-    _refuse_changes(run, resolved, given)
+    refuse_changes(run, resolved, given)
     extend = int(given.get("extend") or 0)
     if status.state == "completed" and not extend:
         return Finished(run, status)
@@ -219,7 +219,12 @@ def _one_set(settings: DataSettings, resolved: Resolved) -> DataSet:
     return sets[0]
 
 
-def _refuse_changes(run: RunDirectory, resolved: Resolved, given: Mapping[str, Any]) -> None:
+def refuse_changes(run: RunDirectory, resolved: Resolved, given: Mapping[str, Any]) -> None:
+    """Check that flags beside `--resume` change nothing that is learnt.
+
+    Raises:
+        UsageProblem: some do; saved and given values are listed.
+    """
     rows = [
         (f"--{name.replace('_', '-')}", resolved.values.get(name), value)
         for name, value in given.items()
@@ -233,7 +238,11 @@ def _refuse_changes(run: RunDirectory, resolved: Resolved, given: Mapping[str, A
         f"`--resume` continues a run with its own settings; these differ:\n{table}",
         where=f"{run.config_file} and the command line",
         hint=f"leave them out (`medcli {resolved.command} --resume {run.path}`), or start from its weights: "
-        f"`medcli train {resolved.architecture} --init-from {run.path} …`",
+        + (
+            f"`medcli {resolved.command} --init-from {run.path} …`"
+            if resolved.command.startswith("diffmap")
+            else f"`medcli train {resolved.architecture} --init-from {run.path} …`"
+        ),
         code="resume-changes-settings",
     )
 

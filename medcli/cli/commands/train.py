@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from medcli.training.session import Outcome
     from medcli.training.start import Finished, Start
 
-__all__ = ["carry_out", "train"]
+__all__ = ["carry_out", "say_rehearsal", "say_settings", "train"]
 
 
 def train(architecture: OptionalArchitecture, flags: Flags) -> ExitCode | None:
@@ -74,9 +74,9 @@ def carry_out(output: Output, start: Start | Finished) -> ExitCode | None:
         counters[split](done)
 
     watch = Watch(output.training_progress(), output.note, reading, output.confirm)
-    _say_settings(output, start.resolved)
+    say_settings(output, start.resolved)
     if settings.dry_run:
-        _rehearsed(output, rehearse(start, watch))
+        say_rehearsal(output, rehearse(start, watch))
         return None
     if start.plan.training.overfit_batch:
         return _one_batch(output, try_one_batch(start, watch))
@@ -85,7 +85,7 @@ def carry_out(output: Output, start: Start | Finished) -> ExitCode | None:
     return None
 
 
-def _say_settings(output: Output, resolved: Resolved) -> None:
+def say_settings(output: Output, resolved: Resolved) -> None:
     """For `-v`: every setting that somebody chose, and who."""
     from medcli.cli.commands.config import value_text
 
@@ -144,7 +144,8 @@ def _finished(output: Output, run: RunDirectory, status: Status) -> None:
     output.hint(f"`medcli {status.command} --resume {run.path} --extend 10` trains 10 epochs longer")
 
 
-def _rehearsed(output: Output, figures: DryRun) -> None:
+def say_rehearsal(output: Output, figures: DryRun) -> None:
+    """The answer of `--dry-run`."""
     from dataclasses import asdict
 
     rows = [
