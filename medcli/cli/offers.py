@@ -192,6 +192,7 @@ _SOURCES: Mapping[str, Callable[[str, Mapping[str, Any]], Offer]] = {
     "data": _data,
     "weights": _weights,
     "manual": _manuals,
+    "cache_action": lambda incomplete, typed: _named(("list", "clear"), incomplete),
     "shell": _shells,
     "synthetic": lambda incomplete, typed: _named(SYNTHETIC, incomplete),
     "path": lambda incomplete, typed: Offer(files=True),

@@ -28,6 +28,7 @@ __all__ = [
     "ArchitectureArgument",
     "ArchitectureOrFile",
     "ArchitectureOrRun",
+    "CacheAction",
     "CommandArgument",
     "ConsideredArchitectures",
     "FileArgument",
@@ -193,5 +194,6 @@ NewPlugin = Annotated[str, Positional("NAME", "what users will type, such as `my
 CommandArgument = Annotated[str, Positional("COMMAND", "a command, such as `train` or `data-check`", "command")]
 NewFileArgument = Annotated[str | None, Positional("FILE", "file to write", "path")]
 OptionalSynthetic = Annotated[str | None, Positional("NAME", "built-in synthetic set", "synthetic")]
+CacheAction = Annotated[str | None, Positional("list|clear", "what to do (default: list)", "cache_action")]
 PageWords = Annotated[tuple[str, ...], Positional("WORD", "command or subject", "manual")]
 ShellArgument = Annotated[str, Positional("SHELL", "bash, zsh, fish or powershell", "shell")]

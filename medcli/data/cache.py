@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from medcli.caches import cache_root
 from medcli.data.dataset import ImageSource, Preprocessing
 from medcli.data.reading import Progress, in_order
 from medcli.data.storage import DiskStorage, Failure, Layout, MemoryStorage, Planes, read_planes
@@ -134,9 +135,8 @@ def cache_key(images: ImageSource, preprocessing: Preprocessing) -> str:
 
 
 def cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/medcli/images`, or the same below `~/.cache`."""
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(root) if Path(root).is_absolute() else Path.home() / ".cache") / "medcli" / "images"
+    """Where decoded images lie, below the root of all caches."""
+    return cache_root() / "images"
 
 
 def available_memory() -> int:

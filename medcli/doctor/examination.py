@@ -15,6 +15,7 @@ from typing import Any, Literal
 from packaging.requirements import Requirement
 
 from medcli import __version__
+from medcli.caches import cache_root
 from medcli.registry.discovery import CORE
 from medcli.registry.inspection import inspect
 from medcli.registry.weight_cache import hub_cache
@@ -109,12 +110,10 @@ def plugins() -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def places(environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
+def places() -> tuple[Finding, ...]:
     """Disk under the working directory and the caches, and which settings files are read."""
-    variables = os.environ if environ is None else environ
-    cache = Path(variables.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medcli"
-    found = [_disk("working directory", Path.cwd()), _disk("cache", cache), _disk("weights", hub_cache())]
-    config = Path(variables.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "medcli" / "config.toml"
+    found = [_disk("working directory", Path.cwd()), _disk("cache", cache_root()), _disk("weights", hub_cache())]
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "medcli" / "config.toml"
     files = [str(path) for path in (config, Path("medcli.toml")) if path.is_file()]
     found.append(Finding("places", "settings files", ", ".join(files) or "none"))
     return tuple(found)

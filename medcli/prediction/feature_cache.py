@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from medcli.data.cache import cache_directory
+from medcli.caches import cache_root
 from medcli.models.tensor_file import write_tensors
 
 __all__ = ["LIMIT_BYTES", "DamagedFeatures", "FeatureCache", "feature_directory"]
@@ -33,8 +33,8 @@ class DamagedFeatures(Exception):
 
 
 def feature_directory() -> Path:
-    """`$XDG_CACHE_HOME/medcli/features`, or the same below `~/.cache`."""
-    return cache_directory().with_name("features")
+    """Where features lie, below the root of all caches."""
+    return cache_root() / "features"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from medcli.caches import cache_root
 from medcli.errors import UsageProblem, nearest
 from medcli.plugin import ArchitectureCard, WeightCard
 
@@ -175,9 +176,8 @@ def hub_cache() -> Path:
 
 def web_cache(source: WebSource) -> Path:
     """Where a file from an ordinary address is kept, told apart from others of its name by its address."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     mark = hashlib.sha256(source.url.encode()).hexdigest()[:12]
-    return root / "medcli" / "weights" / f"{mark}-{source.file}"
+    return cache_root() / "weights" / f"{mark}-{source.file}"
 
 
 def file_digest(path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from medcli.settings.option import CLINICAL, FOREIGN, REPORT, THIS, Option
 
 __all__ = [
+    "CacheSettings",
     "CalibrationSettings",
     "CompareSettings",
     "DataCheckSettings",
@@ -260,6 +261,13 @@ class DataCheckSettings:
         str | None,
         Option("write the rows to drop to this CSV", THIS, "FILE", flag_only=True, completes="path"),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSettings:
+    """What `data cache clear` throws away."""
+
+    with_weights: Annotated[bool, Option("fetched weights too", THIS)] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from medcli.settings.adaptation_groups import LoraSettings, StrategySettings
 from medcli.settings.benchmark_group import BenchmarkSettings
 from medcli.settings.command_groups import (
+    CacheSettings,
     CalibrationSettings,
     ClinicalSettings,
     CompareSettings,
@@ -38,6 +39,7 @@ from medcli.settings.output_group import OutputSettings
 
 __all__ = [
     "BenchmarkSettings",
+    "CacheSettings",
     "CalibrationSettings",
     "ClinicalSettings",
     "CompareSettings",

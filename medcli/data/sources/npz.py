@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medcli.caches import cache_root
 from medcli.data.dataset import Picture
 from medcli.data.decode import UnreadableImage
 from medcli.data.medmnist import known_set
@@ -266,7 +267,7 @@ def _unpacked(member: Member) -> Path:
     """The array as a plain .npy in the cache: zip archives cannot be memory-mapped."""
     status = Path(member.path).stat()
     identity = f"{Path(member.path).resolve()}|{status.st_size}|{status.st_mtime_ns}|{member.key}"
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medcli" / "npz"
+    root = cache_root() / "npz"
     target = root / f"{hashlib.blake2b(identity.encode(), digest_size=12).hexdigest()}.npy"
     if target.exists():
         return target
