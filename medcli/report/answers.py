@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from medcli.evaluation.operating import OperatingPoint
+from medcli.evaluation.render import interval_text, number_text
 from medcli.report.limits import limits_of
 from medcli.report.subject import Judged, Subject
+from medcli.report.tables import spelled
 
 __all__ = ["ANSWERS", "Answer"]
 
@@ -175,7 +178,7 @@ def _clusters(subject: Subject) -> Answer:
 
 
 def _measures(subject: Subject, judged: Judged) -> Answer:
-    names = ", ".join(name for name, figure in judged.evaluation.figures.items() if figure.headline)
+    names = ", ".join(spelled(name) for name, figure in judged.evaluation.figures.items() if figure.headline)
     return _auto(
         f"{names}; curves of ROC, precision–recall, reliability and risk–coverage. Each with its convention in section "
         "Results."
@@ -221,9 +224,7 @@ def _imbalance(subject: Subject) -> Answer:
 
 def _fairness(subject: Subject) -> Answer:
     if subject.judged is not None and subject.judged.section("subgroups") is not None:
-        return _auto(
-            "Figures are reported by group at one threshold for all; nothing was mitigated (section Subgroups)."
-        )
+        return _auto("Figures are given by group at one threshold for all; nothing was mitigated (section Subgroups).")
     return _author("name the groups and examine them: `--by COLUMN` adds a section")
 
 
@@ -231,18 +232,13 @@ def _output(subject: Subject, judged: Judged) -> Answer:
     scores = judged.predictions.calibrated or "not calibrated, so scores and no probabilities"
     points = judged.section("operating_points") or judged.customary
     held: tuple[OperatingPoint, ...] = getattr(points, "points", ())
-    rules = ", ".join(dict.fromkeys(str(point.rule) for point in held))
-    where = getattr(points, "chosen_on", "") or "given"
-    how = f" Thresholds: {rules}, {where if where == 'given' else 'chosen on ' + where}." if held else ""
-    return _auto(
-        f"A score for each class ({scores}); the highest wins.{how}"
-        if not _labels(judged)
-        else f"A score for each label ({scores}); yes above 0.5.{how}"
-    )
-
-
-def _labels(judged: Judged) -> bool:
-    return judged.predictions.target.task == "multilabel"
+    how = ""
+    if held:
+        rules, on = ", ".join(dict.fromkeys(str(point.rule) for point in held)), getattr(points, "chosen_on", "")
+        how = f" Thresholds: {rules}" + (f", chosen on {on}." if on else ".")
+    labels = judged.predictions.target.task == "multilabel"
+    what = "A score for each label" if labels else "A score for each class"
+    return _auto(f"{what} ({scores}); {'yes above 0.5' if labels else 'the highest wins'}.{how}")
 
 
 def _differences(subject: Subject) -> Answer:
@@ -290,9 +286,8 @@ def _specification(subject: Subject) -> Answer:
 def _performance(subject: Subject, judged: Judged) -> Answer:
     groups = "" if judged.section("subgroups") is not None else " Groups were not examined (`--by COLUMN`)."
     shown = [one for one in judged.evaluation.figures.values() if one.headline][:2]
-    text = ", ".join(
-        f"{one.name} {one.value:.4f} [{one.low:.4f}, {one.high:.4f}]" for one in shown if one.low == one.low
-    )
+    known = [one for one in shown if math.isfinite(one.low)]
+    text = ", ".join(f"{spelled(one.name)} {number_text(one.value)} {interval_text(one)}" for one in known)
     return _auto(f"{text + '; all' if text else 'All'} figures and plots in section Results.{groups}")
 
 
@@ -333,9 +328,8 @@ def _initialisation(subject: Subject) -> Answer:
 def _training(subject: Subject) -> Answer:
     assert subject.facts is not None
     augment, seed = _setting(subject, "augment"), subject.facts.environment.get("seed")
-    return _auto(
-        f"Settings with their origins, history, time and hardware in section Training; augmentation {augment}, seed {seed}."
-    )
+    where = "Settings with their origins, history, time and hardware in section Training"
+    return _auto(f"{where}; augmentation {augment}, seed {seed}.")
 
 
 def _chosen(subject: Subject) -> Answer:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from medcli.report.answers import ANSWERS, Answer
 from medcli.report.document import Block, Cell, Section, Table, Text
+from medcli.report.escaping import sentence
 from medcli.report.subject import Subject
 
 __all__ = ["CHECKLISTS", "Checklist", "Item", "answer_of", "checklist_section", "read_checklist"]
@@ -76,7 +77,7 @@ def checklist_section(name: Literal["tripod-ai", "claim"], subject: Subject) -> 
     for item in checklist.items:
         answer = answer_of(item, subject)
         counted[answer.mark] += 1
-        text = answer.text
+        text = sentence(answer.text)
         if item.add and answer.mark == "auto":
             text += f" Authors add: {item.add}."
         rows.append((Cell(item.number), Cell(item.text), Cell(_WORDS[answer.mark], mark=answer.mark), Cell(text)))
@@ -91,7 +92,7 @@ def checklist_section(name: Literal["tripod-ai", "claim"], subject: Subject) -> 
     for item, row in zip(checklist.items, rows, strict=True):
         by_group.setdefault(item.group, []).append(row)
     blocks += [
-        Table(group, ("item", "asks for", "state", "answer"), tuple(group_rows), (0, 1, 2, 3))
+        Table(group, ("item", "asks for", "state", "answer"), tuple(group_rows), (0, 1, 2, 3), "", (8, 37, 11, 44))
         for group, group_rows in by_group.items()
     ]
     return Section("checklist", f"Checklist: {checklist.title}", tuple(blocks))

@@ -127,6 +127,7 @@ class Table:
         rows: as long as `columns`.
         texts: positions of the columns that hold words; the others hold numbers and stand to the right.
         note: conventions, below the table.
+        widths: of the columns in per cent, where tables below one another should line up; empty for their own.
     """
 
     caption: str
@@ -134,6 +135,7 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     texts: tuple[int, ...] = (0,)
     note: str = ""
+    widths: tuple[int, ...] = ()
 
     kind: ClassVar[str] = "table"
 

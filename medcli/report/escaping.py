@@ -1,11 +1,11 @@
-"""Text of the report in the two languages it is written in; whatever comes from data is escaped here and nowhere else."""
+"""Text in the two languages a report is written in; whatever comes from data is escaped here and nowhere else."""
 
 from __future__ import annotations
 
 import re
 from html import escape
 
-__all__ = ["html_text", "markdown_text"]
+__all__ = ["html_text", "markdown_text", "sentence"]
 
 _CODE = re.compile(r"`([^`]+)`")
 _SPECIAL = re.compile(r"([\\*_{}\[\]<>()#+!|~$-])")
@@ -26,12 +26,17 @@ def markdown_text(text: str) -> str:
     )
 
 
+def sentence(text: str) -> str:
+    """With a capital, unless it begins with code, and a full stop."""
+    if not text:
+        return text
+    ended = text if text.endswith((".", "!", "?", ":")) else f"{text}."
+    return ended[:1].upper() + ended[1:]
+
+
 def _escaped(text: str) -> str:
-    return (
-        _SPECIAL.sub(r"\\\1", text.replace("&", "&amp;").replace("`", "'"))
-        .replace(r"\<", "&lt;")
-        .replace(r"\>", "&gt;")
-    )
+    plain = text.replace("&", "&amp;").replace("`", "'")
+    return _SPECIAL.sub(r"\\\1", plain).replace(r"\<", "&lt;").replace(r"\>", "&gt;")
 
 
 def _clean(text: str) -> str:

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from medcli.report.document import Document, Picture
-from medcli.report.escaping import html_text
+from medcli.report.escaping import html_text, sentence
 
 __all__ = ["drawn", "render_html"]
 
@@ -25,6 +25,7 @@ def render_html(document: Document) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["prose"] = lambda text: Markup(html_text(text))
+    environment.filters["sentence"] = lambda text: Markup(html_text(sentence(text)))
     environment.filters["source"] = _source
     environment.filters["number"] = repr
     template = environment.get_template("report.html.jinja")

@@ -26,8 +26,8 @@ def limits_of(subject: Subject) -> tuple[str, ...]:
     found += _sizes(evaluation)
     if evaluation.patients is None:
         found.append(
-            "No patients are known. Where one patient has several images, splits may share patients, which flatters the "
-            "figures, and intervals are too narrow."
+            "No patients are known. Where one patient has several images, splits may share patients, which flatters "
+            "the figures, and intervals are too narrow."
         )
     if facts is not None:
         found.append(

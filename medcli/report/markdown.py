@@ -16,11 +16,10 @@ from medcli.report.document import (
     Gallery,
     Heading,
     Notice,
-    Section,
     Table,
     Text,
 )
-from medcli.report.escaping import markdown_text
+from medcli.report.escaping import markdown_text, sentence
 
 __all__ = ["render_markdown"]
 
@@ -32,31 +31,21 @@ def render_markdown(document: Document, folder: str) -> str:
         document: what is written.
         folder: of the pictures, relative to the file.
     """
-    lines = [
-        "---",
-        *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in document.front.items()),
-        "---",
-    ]
-    lines += ["", f"# {markdown_text(document.title)}", "", markdown_text(document.subtitle), ""]
+    front = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in document.front.items()]
+    lines = ["---", *front, "---", "", f"# {markdown_text(document.title)}", "", markdown_text(document.subtitle), ""]
     lines += [f"*{markdown_text(document.made)}*", ""]
     for notice in document.notices:
         lines += [*_notice(notice), ""]
     if document.tiles:
-        lines += [
-            *_table(("figure", "value", ""), [(tile.name, tile.text, tile.below) for tile in document.tiles], (0, 2))
-        ]
-        lines.append("")
+        tiles = [(tile.name, tile.text, tile.below) for tile in document.tiles]
+        lines += [*_table(("figure", "value", ""), tiles, (0, 2)), ""]
     lines += ["## Contents", ""]
-    lines += [f"- [{markdown_text(section.title)}](#{_anchor(section)})" for section in document.sections]
+    lines += [f"- [{markdown_text(section.title)}](#{section.identifier})" for section in document.sections]
     for section in document.sections:
         lines += ["", f'<a id="{section.identifier}"></a>', "", f"## {markdown_text(section.title)}"]
         for block in section.blocks:
             lines += ["", *_block(block, folder)]
     return "\n".join(lines) + "\n"
-
-
-def _anchor(section: Section) -> str:
-    return section.identifier
 
 
 def _block(block: Block, folder: str) -> list[str]:
@@ -69,14 +58,14 @@ def _block(block: Block, folder: str) -> list[str]:
             return _notice(block)
         case Absent():
             how = f" `{block.command}` adds it." if block.command else ""
-            return [f"> **Absent: {markdown_text(block.what)}.** {markdown_text(block.why)}.{how}"]
+            return [f"> **Absent: {markdown_text(block.what)}.** {markdown_text(sentence(block.why))}{how}"]
         case Bullets():
-            return [f"- {markdown_text(item)}" for item in block.items]
+            return [f"- {markdown_text(sentence(item))}" for item in block.items]
         case Facts():
             return _table(("", ""), block.rows, (0, 1))
         case Table():
             rows = [[_cell(cell) for cell in row] for row in block.rows]
-            note = ["", f"*{markdown_text(block.note)}*"] if block.note else []
+            note = ["", f"*{markdown_text(sentence(block.note))}*"] if block.note else []
             return [f"**{markdown_text(block.caption)}**", "", *_table(block.columns, rows, block.texts), *note]
         case Gallery():
             lines: list[str] = []

@@ -31,14 +31,16 @@ __all__ = [
 
 SIDE = 3.5
 """Inches of a small picture; as wide as the screen of a phone."""
+_LEFT, _RIGHT = 0.62, 0.12
 OVERLAID = 7
 """Most curves that one picture tells apart."""
 
 
 def roc_picture(curves: Sequence[Separation], title: str = "") -> Picture:
     """ROC curves of classes that belong together."""
-    figure, axes = _square(title, legend=len(curves) > 1)
-    panels.roc(axes, curves, [f"{literal(one.name)} {one.auc:.3f}" for one in curves])
+    names = [f"{literal(one.name)}: {one.auc:.3f}" for one in curves]
+    figure, axes = _square(title, names if len(curves) > 1 else ())
+    panels.roc(axes, curves, names)
     if len(curves) > 1:
         _legend(figure, axes, "AUC of")
     areas = "; ".join(f"{one.name}: AUC {one.auc:.3f}, {one.positives} of {one.n} cases" for one in curves)
@@ -48,8 +50,9 @@ def roc_picture(curves: Sequence[Separation], title: str = "") -> Picture:
 
 def precision_picture(curves: Sequence[Separation], title: str = "") -> Picture:
     """Precision-recall curves of classes that belong together."""
-    figure, axes = _square(title, legend=len(curves) > 1)
-    panels.precision_recall(axes, curves, [f"{literal(one.name)} {one.auprc:.3f}" for one in curves])
+    names = [f"{literal(one.name)}: {one.auprc:.3f}" for one in curves]
+    figure, axes = _square(title, names if len(curves) > 1 else ())
+    panels.precision_recall(axes, curves, names)
     if len(curves) > 1:
         _legend(figure, axes, "average precision of")
     areas = "; ".join(
@@ -83,8 +86,10 @@ def reliability_picture(
     values = [value for curve, _, _ in curves for bar in curve.bars for value in (bar.confidence, bar.events)]
     top = min(1.0, 1.08 * max(values)) if zoom else 1.0
     top = top if top > 0 else 1.0
-    figure = Figure(figsize=(SIDE, SIDE * 1.36), layout="constrained")
-    grid = figure.add_gridspec(2, 1, height_ratios=[4, 1.1])
+    figure = Figure(figsize=(SIDE, SIDE * 1.3))
+    grid = figure.add_gridspec(
+        2, 1, height_ratios=[4, 1.1], hspace=0.08, left=_LEFT / SIDE, right=1 - _RIGHT / SIDE, bottom=0.11, top=0.93
+    )
     axes, below = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
     panels.reliability(axes, curves, top)
     panels.histogram(below, curves, top)
@@ -101,16 +106,16 @@ def reliability_picture(
     return Picture(
         "reliability",
         f"Reliability diagram of {after.n} cases. {now}. Bins: {rows}.",
-        f"{_of(title)}Reliability: {now} (bins of equal width). Small pale dots: bins of fewer than 10 cases. Below: "
-        "cases by score, logarithmic count.",
+        f"{_of(title)}Reliability: {now}.",
         figure,
     )
 
 
 def risk_picture(questions: Sequence[Selective], title: str = "") -> Picture:
     """Errors among the cases kept when the least sure ones are left to a reader."""
-    figure, axes = _square(title, legend=len(questions) > 1)
-    panels.risk_coverage(axes, [one.curve for one in questions], [literal(one.name) for one in questions])
+    names = [literal(one.name) for one in questions]
+    figure, axes = _square(title, names if len(questions) > 1 else ())
+    panels.risk_coverage(axes, [one.curve for one in questions], names)
     if len(questions) > 1:
         _legend(figure, axes, "")
     parts = []
@@ -198,9 +203,17 @@ def history_pictures(rows: Sequence[Mapping[str, Any]], monitor: str) -> tuple[P
     )
 
 
-def _square(title: str, *, legend: bool = False) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(SIDE, SIDE * (1.25 if legend else 0.98)), layout="constrained")
-    axes = figure.subplots()
+def _square(title: str, entries: Sequence[str] = ()) -> tuple[Figure, Any]:
+    """A figure with one panel, a title above and room for a legend below.
+
+    Margins are fixed: a layout that measures every text would draw each picture three times over.
+    """
+    rows = math.ceil(len(entries) / _legend_columns(entries)) if entries else 0
+    above, below = 0.32 if title else 0.12, 0.5 + (0.2 * rows + 0.25 if rows else 0.0)
+    panel = SIDE - _LEFT - _RIGHT
+    height = above + panel + below
+    figure = Figure(figsize=(SIDE, height))
+    axes = figure.add_axes((_LEFT / SIDE, below / height, panel / SIDE, panel / height))
     _title(axes, title)
     return figure, axes
 
@@ -210,11 +223,15 @@ def _title(axes: Any, title: str) -> None:
         axes.set_title(literal(title, 40), fontsize=10)
 
 
+def _legend_columns(entries: Sequence[str]) -> int:
+    return 1 if max(map(len, entries)) > 18 else 2
+
+
 def _legend(figure: Figure, axes: Any, heading: str) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    columns = 1 if max(map(len, labels)) > 18 else 2
+    columns = _legend_columns(labels)
     legend = figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=7, handlelength=3
+        handles, labels, loc="lower center", ncols=columns, frameon=False, fontsize=7, handlelength=3, borderaxespad=0.2
     )
     if heading:
         legend.set_title(heading, prop={"size": 7})

@@ -115,6 +115,7 @@ class Subject:
         file: the predictions file, or None.
         raw: whether a run's calibrator was left aside.
         notes: what reading a table brought to light.
+        again: the command that would make this report, with the flags that say how the source is read.
     """
 
     source: str
@@ -124,6 +125,7 @@ class Subject:
     file: Path | None
     raw: bool = False
     notes: tuple[str, ...] = ()
+    again: str = ""
 
 
 def subject_of_run(source: str, way: Way, stored: Predictions | None, teller: Teller) -> Subject:

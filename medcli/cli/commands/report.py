@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +52,8 @@ def report(source: Reported, flags: Flags) -> None:
     _check_source(source, resolved, is_run)
     formats = resolved.group(FormatSettings).format
     places = destinations(source, formats, settings.out, run=is_run, overwrite=settings.overwrite)
-    subject = _of_run(source, resolved, output) if is_run else _of_file(source, resolved, output)
+    found = _of_run(source, resolved, output) if is_run else _of_file(source, resolved, output)
+    subject = replace(found, again=_again(source, resolved))
     document = compose(subject, resolved.group(ReportSettings).checklist)
     for place in places:
         write_report(document, place)
@@ -90,7 +93,7 @@ def _check_source(source: str, resolved: Resolved, is_run: bool) -> None:
         if is_bundle(source):
             raise UsageProblem(
                 f"`{source}` is a bundle, which holds a model and no results",
-                hint=f"`medcli evaluate {source} --data PATH --save-predictions FILE.npz`, then `medcli report FILE.npz`",
+                hint=f"`medcli evaluate {source} --data PATH --save-predictions FILE.npz` writes what can be reported",
                 code="not-a-run",
             )
         joined = ("id_column",) if resolved.values["by_table"] else ()
@@ -137,8 +140,6 @@ def _of_run(source: str, resolved: Resolved, output: Output) -> Subject:
 
 
 def _of_file(source: str, resolved: Resolved, output: Output) -> Subject:
-    from dataclasses import replace
-
     from medcli.data.tables import is_table
     from medcli.prediction.foreign import columns_from
     from medcli.prediction.tables import read_any
@@ -172,6 +173,17 @@ def _way(source: str, resolved: Resolved, predictions: Predictions | None, outpu
         resolved.values["method"],
         resolved.group(CalibrationSettings).cross_fit,
     )
+
+
+def _again(source: str, resolved: Resolved) -> str:
+    """The command with the flags that say how the source is read, to which others can be added."""
+    words = ["medcli", "report", source]
+    for name in _OF_TABLES:
+        value = resolved.values[name]
+        for one in value if isinstance(value, tuple) else [value]:
+            if one is not None:
+                words += ["--" + name.replace("_", "-"), str(one)]
+    return shlex.join(words)
 
 
 def _result(subject: Subject, document: Document, files: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,21 @@ from medcli.evaluation.calibration_figures import Assessment, Part
 from medcli.evaluation.calibration_text import parameter_text
 from medcli.evaluation.conformal_report import ConformalReport
 from medcli.evaluation.figures import Figure
-from medcli.report.document import Absent, Block, Bullets, Cell, Facts, Gallery, Heading, Picture, Section, Table, cells
+from medcli.report.document import (
+    Absent,
+    Block,
+    Bullets,
+    Cell,
+    Facts,
+    Gallery,
+    Heading,
+    Notice,
+    Picture,
+    Section,
+    Table,
+    Text,
+    cells,
+)
 from medcli.report.pictures import reliability_picture
 from medcli.report.subject import Calibration, Subject
 from medcli.report.tables import count, figure_cells, headings, spelled, value_cell
@@ -28,10 +42,18 @@ def calibration_section(subject: Subject) -> Section:
     blocks: list[Block] = [Facts(_facts(subject, found))]
     if found.before is None and not subject.judged.predictions.calibrated:
         blocks.append(Absent("a calibrator", "scores are shown as they are, not as probabilities", _command(subject)))
+    worse = _worse(found)
+    if worse:
+        blocks.append(Notice(worse, "warning"))
     blocks.append(_overall(found))
-    pictures = _pictures(found)
+    pictures = _pictures(found, bool(subject.judged.predictions.calibrated or found.parts))
     if pictures:
-        blocks += [Heading("Reliability"), Gallery(tuple(pictures))]
+        text = (
+            "What was claimed against what happened, in bins of equal width; small pale dots are bins of fewer than 10 "
+            "cases. Where the line leaves the band, chance does not explain it. Below: cases by score, with a "
+            "logarithmic axis."
+        )
+        blocks += [Heading("Reliability"), Text(text), Gallery(tuple(pictures))]
     blocks += _by_part(found)
     if found.conformal is not None:
         blocks += _sets(found.conformal)
@@ -43,7 +65,7 @@ def calibration_section(subject: Subject) -> Section:
 def _command(subject: Subject) -> str:
     if subject.facts is not None:
         return f"medcli calibrate {subject.source}"
-    return f"medcli report {subject.source} --method temperature"
+    return f"{subject.again} --method temperature"
 
 
 def _facts(subject: Subject, found: Calibration) -> tuple[tuple[str, str], ...]:
@@ -63,6 +85,15 @@ def _facts(subject: Subject, found: Calibration) -> tuple[tuple[str, str], ...]:
     else:
         rows.append(("scores", subject.judged.predictions.calibrated or "the model's own"))
     return tuple(rows)
+
+
+def _worse(found: Calibration) -> str:
+    """A sentence where the calibrator did harm, beyond chance, to the cases that are judged."""
+    moved = found.change.get("nll")
+    if moved is None or not moved.low > 0:
+        return ""
+    by = f"NLL {moved.value:+.4f} [{moved.low:+.4f}, {moved.high:+.4f}]"
+    return f"Calibration made these scores worse ({by}): the cases it was fitted on differ from those that are judged."
 
 
 def _overall(found: Calibration) -> Table:
@@ -105,17 +136,18 @@ def _shown(assessment: Assessment) -> list[Part]:
     return [part for part in assessment.parts if not part.name or task == "binary"]
 
 
-def _pictures(found: Calibration) -> list[Picture]:
+def _pictures(found: Calibration, calibrated: bool) -> list[Picture]:
     task = found.after.target.task
     old: Mapping[str, Part] = {} if found.before is None else {part.name: part for part in found.before.parts}
     pictures = []
     for part in _shown(found.after)[:_MOST_PICTURES]:
         label = task == "multilabel" or (task == "binary" and bool(part.name))
-        claim = "probability of the label" if task == "multilabel" else "confidence of the predicted class"
+        what = "probability" if calibrated else "score"
+        claim = f"{what} of the label" if task == "multilabel" else "confidence of the predicted class"
         picture = reliability_picture(
             part,
             old.get(part.name),
-            claim="score of the positive class" if task == "binary" and part.name else claim,
+            claim=f"{what} of the positive class" if task == "binary" and part.name else claim,
             event="share of positives" if label else "share correct",
             zoom=task == "multilabel",
             title=part.name or ("predicted class" if task == "binary" else ""),

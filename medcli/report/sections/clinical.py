@@ -190,14 +190,12 @@ def operating_section(subject: Subject) -> Section:
         return Section(identifier, title, (Absent("operating points", why),))
     found = judged.section("operating_points") or judged.customary
     if not isinstance(found, OperatingSection):
-        command = f"medcli report {subject.source} --operating-point sens=0.9 --choose-on VAL.npz"
+        command = f"{subject.again} --operating-point sens=0.9 --choose-on VAL.npz"
         why = "no other cases are here on which a threshold could be chosen"
         return Section(identifier, title, (Absent("operating points", why, command),))
     blocks: list[Block] = []
     if found.same:
-        text = (
-            "Thresholds were chosen on these very cases: what they achieve here is too good to be expected elsewhere."
-        )
+        text = "Thresholds were chosen on these very cases: what they achieve here is too good to expect elsewhere."
         blocks.append(Notice(text, "warning"))
     elif found.chosen_on:
         text = f"Thresholds were chosen on {found.chosen_on} and frozen; a score of at least the threshold means yes."
@@ -255,7 +253,7 @@ def decision_section(subject: Subject) -> Section:
         if subject.facts is not None:
             command = f"medcli calibrate {subject.source}"
         else:
-            command = f"medcli report {subject.source} --method temperature"
+            command = f"{subject.again} --method temperature"
         return Section(identifier, title, (Absent("decision curves", why, command),))
     several = len(found.curves) > 1
     pictures = [decision_picture(one, one.name if several else "") for one in found.curves[:_MOST_PICTURES]]
@@ -303,7 +301,7 @@ def subgroup_section(subject: Subject) -> Section:
     found = None if subject.judged is None else subject.judged.section("subgroups")
     if not isinstance(found, SubgroupSection):
         table = "" if subject.facts is None else " --by-table TABLE.csv"
-        command = f"medcli report {subject.source} --by COLUMN{table}"
+        command = f"{subject.again} --by COLUMN{table}"
         why = "no column with groups of people was named; whether it works less well for some is not shown"
         absent = Absent("subgroups", why, command if subject.judged is not None else "")
         return Section("subgroups", "Subgroups", (absent,))

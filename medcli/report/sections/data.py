@@ -157,9 +157,7 @@ def _prevalence(target: Target, predictions: Predictions) -> list[Block]:
             seen = ~np.isnan(labels[:, index])
             positive = int((labels[seen, index] > 0.5).sum())
             rows.append(cells(name, _counted(positive, int(seen.sum())), count(int(seen.sum()))))
-        return [
-            Table("Positive cases by label (share of the observed)", ("label", "positive", "observed"), tuple(rows))
-        ]
+        return [Table("Positive cases by label (share of observed)", ("label", "positive", "observed"), tuple(rows))]
     tables = []
     columns = [(output.name, output.classes, labels[:, at]) for at, output in enumerate(target.outputs)]
     for name, classes, values in columns or [("", target.class_names, labels)]:

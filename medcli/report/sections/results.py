@@ -7,7 +7,19 @@ from collections.abc import Sequence
 from medcli.evaluation.curves import Separation, separations
 from medcli.evaluation.figures import Evaluation, Figure
 from medcli.evaluation.predictions import Predictions
-from medcli.report.document import Absent, Block, Bullets, Cell, Facts, Gallery, Heading, Notice, Section, Table
+from medcli.report.document import (
+    Absent,
+    Block,
+    Bullets,
+    Cell,
+    Facts,
+    Gallery,
+    Heading,
+    Notice,
+    Picture,
+    Section,
+    Table,
+)
 from medcli.report.document import cells as row_of
 from medcli.report.pictures import OVERLAID, auc_picture, confusion_picture, precision_picture, roc_picture
 from medcli.report.subject import Judged, Subject
@@ -84,6 +96,10 @@ def _heading(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
     return tuple(rows)
 
 
+def _headlines(caption: str, evaluation: Evaluation) -> Table:
+    return _figure_table(caption, [one for one in evaluation.figures.values() if one.headline], evaluation)
+
+
 def _figure_table(caption: str, figures: Sequence[Figure], evaluation: Evaluation) -> Table:
     rows = []
     for figure in figures:
@@ -98,17 +114,33 @@ def _figure_table(caption: str, figures: Sequence[Figure], evaluation: Evaluatio
 
 
 def _curves(evaluation: Evaluation, predictions: Predictions) -> list[Block]:
+    """ROC, precision–recall and confusion side by side; of labels a gallery for each kind."""
     found = separations(predictions)
+    labels = predictions.target.task == "multilabel"
+    blocks: list[Block] = []
     if not found:
-        return [Absent("ROC and precision–recall curves", "no class has cases both with and without it")]
-    sets = _together(found, predictions.target.task == "multilabel")
-    pictures = [draw(*one) for one in sets[:_MOST_SETS] for draw in (roc_picture, precision_picture)]
-    whole = auc_picture(evaluation) if predictions.target.task == "multilabel" else None
-    blocks: list[Block] = [Heading("Curves"), *([Gallery((whole,))] if whole is not None else [])]
-    blocks.append(Gallery(tuple(pictures)))
+        blocks.append(Absent("ROC and precision–recall curves", "no class has cases both with and without it"))
+    sets = _together(found, labels)
+    shown = sets[:_MOST_SETS]
+    if labels and found:
+        whole = auc_picture(evaluation)
+        blocks += [Gallery((whole,))] if whole is not None else []
+        blocks += [Heading("ROC curves"), Gallery(tuple(roc_picture(*one) for one in shown))]
+        blocks += [Heading("Precision–recall curves"), Gallery(tuple(precision_picture(*one) for one in shown))]
+    else:
+        pictures = [draw(*one) for one in shown for draw in (roc_picture, precision_picture)]
+        confusion = _confusion(evaluation)
+        pictures += [confusion] if confusion is not None else []
+        blocks += [Heading("Curves"), Gallery(tuple(pictures))] if pictures else []
     if len(sets) > _MOST_SETS:
         blocks.append(Notice(f"The curves of the first {_MOST_SETS} of {len(sets)} are shown; the tables hold all."))
     return blocks
+
+
+def _confusion(evaluation: Evaluation, title: str = "") -> Picture | None:
+    if len(evaluation.target.class_names) > _WIDEST_CONFUSION:
+        return None
+    return confusion_picture(evaluation, title)
 
 
 def _together(curves: Sequence[Separation], labels: bool) -> list[tuple[tuple[Separation, ...], str]]:
@@ -127,10 +159,9 @@ def _classes(evaluation: Evaluation, output: str = "") -> list[Block]:
     blocks: list[Block] = []
     task = evaluation.target.task
     what = {"multilabel": "label", "ordinal": "grade"}.get(task, "class")
-    if evaluation.confusion is not None and len(evaluation.target.class_names) <= _WIDEST_CONFUSION:
-        picture = confusion_picture(evaluation, output)
-        if picture is not None:
-            blocks += [Heading("Confusion") if not output else Heading(f"Confusion of {output}"), Gallery((picture,))]
+    picture = _confusion(evaluation, output) if output else None
+    if picture is not None:
+        blocks.append(Gallery((picture,)))
     if not evaluation.classes:
         return blocks
     names = [name for name in evaluation.classes[0].figures if any(name in row.figures for row in evaluation.classes)]
