@@ -67,6 +67,8 @@ CHEAPER = {
     "medcli benchmark runs/NAME --batch-sizes 1,32": "--seconds 0.05",
     "medcli benchmark custom1 --compare-to baseline/results.json --max-slowdown 0.2": f"{MEASURED} --max-slowdown 99",
     "medcli benchmark --resume runs/20261121T101500Z-benchmark-custom1-1a2b --time-limit 1200": AS_WRITTEN,
+    "medcli report runs/NAME": "--bootstrap 20",
+    "medcli report runs/NAME --format html,md --checklist claim --out study": "--bootstrap 20",
     "medcli data synth --images 200 --size 64 --out phantoms": AS_WRITTEN,
     "medcli data synth synthetic/chest --task multilabel --seed 7 --out phantoms-multilabel": "--images 20",
 }

@@ -163,7 +163,7 @@ def _deferred(section: SelectiveSection) -> Table:
         rows.append(
             cells(
                 one.name or "-",
-                f"`{one.rule}`",
+                str(one.rule),
                 number_cell(result.threshold),
                 percent_cell(result.referred),
                 count(result.risk.count),
@@ -210,7 +210,7 @@ def _points(points: Sequence[OperatingPoint]) -> list[Block]:
     named = any(point.name for point in points)
     rows, worth = [], []
     for point in points:
-        head: list[Cell | str] = [*([point.name] if named else []), f"`{point.rule}`"]
+        head: list[Cell | str] = [*([point.name] if named else []), str(point.rule)]
         if math.isnan(point.threshold):
             rows.append(cells(*head, *["-"] * 10))
             continue
