@@ -17,7 +17,7 @@ from medcli.data.dataset import Picture
 from medcli.errors import UsageProblem
 from medcli.export.comparing import TOLERANCE, Comparison, compare
 from medcli.export.formats import WRITERS, Written
-from medcli.export.graph import Network, check_opset, require_export
+from medcli.export.graph import check_opset, require_export
 from medcli.export.readme import readme
 from medcli.export.reference import Expected, expect, phantoms, real_pictures, stacks
 from medcli.export.source import Source
@@ -128,7 +128,7 @@ def ask_run(source: Source, wishes: Wishes) -> Reference:
     if wishes.verify:
         pictures = real_pictures(source.run, target, how.window, max(wishes.batch_size, 4), wishes.data)
         batches = stacks(pictures, wishes.batch_size)
-    network = Network(loaded.classifier)
+    network = source.network()
     real, drawn = (
         tuple(expect(network, how, target, source.calibrator, asked))
         for asked in (batches, [[one] for one in phantoms()])

@@ -20,7 +20,7 @@ from medcli.errors import UsageProblem
 from medcli.evaluation.calibrator import calibrate_logits
 from medcli.evaluation.scores import sigmoid, softmax
 from medcli.export.after import answer_name
-from medcli.export.graph import DEFAULT_OPSET, Network, cannot_trace, export_onnx, quiet_exporter
+from medcli.export.graph import DEFAULT_OPSET, Network, cannot_trace, quiet_exporter, write_network
 from medcli.export.joining import join
 from medcli.models.build import load_model, save_model
 from medcli.models.spec import preprocessing_to_json, spec_to_json
@@ -48,18 +48,12 @@ class Written:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def merge_adapter(source: Source) -> None:
-    """Add a run's adapter to its network, once; afterwards it is an ordinary one."""
-    if source.loaded.classifier.adapters is not None:
-        source.loaded.classifier.merge()
-
-
 def write_onnx(source: Source, folder: Path, opset: int | None) -> Written:
     """`model.onnx`: preprocessing, network and calibrator; large weights in `model.onnx.data`."""
-    merge_adapter(source)
+    source.merge()
     loaded = source.loaded
     chosen, file, how = opset or DEFAULT_OPSET, folder / MODEL, loaded.preprocessing
-    export_onnx(loaded.classifier, file, channels=how.channels, image_size=how.image_size, opset=chosen)
+    write_network(source.network(), file, channels=how.channels, image_size=how.image_size, opset=chosen)
     join(file, file, how, loaded.spec.target, source.calibrator)
     outputs = (answer_name(source.calibrator), "logits", "features")
     session = open_session(file)
@@ -81,10 +75,10 @@ def write_pt2(source: Source, folder: Path, opset: int | None) -> Written:
     from medcli.export.before_torch import Before
 
     _refuse_opset(opset, "pt2")
-    merge_adapter(source)
+    source.merge()
     loaded = source.loaded
     how = loaded.preprocessing
-    network, before = Network(loaded.classifier), Before(how).eval()
+    network, before = source.network(), Before(how).eval()
     batch = torch.export.Dim("n")
     picture = dict.fromkeys(range(3), torch.export.Dim.AUTO)
     side = max(2, how.image_size)
@@ -117,7 +111,8 @@ def write_pt2(source: Source, folder: Path, opset: int | None) -> Written:
 def write_safetensors(source: Source, folder: Path, opset: int | None) -> Written:
     """`model.safetensors`, as a run keeps it, an adapter merged into it, and `config.json` for other programs."""
     _refuse_opset(opset, "safetensors")
-    merge_adapter(source)
+    _refuse_ensemble(source, "safetensors")
+    source.merge()
     loaded = source.loaded
     file = folder / "model.safetensors"
     save_model(file, loaded.classifier, loaded.spec, loaded.preprocessing)
@@ -135,6 +130,7 @@ def write_safetensors(source: Source, folder: Path, opset: int | None) -> Writte
 def write_adapter(source: Source, folder: Path, opset: int | None) -> Written:
     """The adapter of a run in PEFT's layout, its head included, without the base it needs."""
     _refuse_opset(opset, "adapter")
+    _refuse_ensemble(source, "adapter")
     if not source.run.adapter.is_dir():
         raise UsageProblem(
             f"`{source.run.path}` is a whole model and has no adapter",
@@ -145,6 +141,16 @@ def write_adapter(source: Source, folder: Path, opset: int | None) -> Written:
     with writing(folder / "adapter"):
         shutil.copytree(source.run.adapter, folder / "adapter")
     return Written()
+
+
+def _refuse_ensemble(source: Source, kind: Format) -> None:
+    if source.jury.joined:
+        raise UsageProblem(
+            f"`{source.run.path}` is an ensemble, and the format `{kind}` holds one model",
+            where="--format",
+            hint="`--format onnx` joins its members in one graph; or export the members one by one",
+            code="several-models",
+        )
 
 
 def _refuse_opset(opset: int | None, kind: Format) -> None:

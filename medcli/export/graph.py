@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,17 @@ from medcli.runs.directory import writing
 if TYPE_CHECKING:
     from medcli.data.target import Target
 
-__all__ = ["DEFAULT_OPSET", "INLINE_LIMIT", "OPSETS", "Network", "check_opset", "export_onnx", "require_export"]
+__all__ = [
+    "DEFAULT_OPSET",
+    "INLINE_LIMIT",
+    "OPSETS",
+    "MeanNetwork",
+    "Network",
+    "check_opset",
+    "export_onnx",
+    "require_export",
+    "write_network",
+]
 
 OPSETS = range(18, 24)
 """What `torch.onnx` writes as asked; below, it silently writes 18."""
@@ -58,7 +69,52 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, S, S] -> logits [B, *target.logits_shape], features [B, D]."""
         features = self.backbone(images)
-        return decode(self.head(features), self._target, self._kind), features
+        return self.answer(features), features
+
+    def answer(self, features: Tensor) -> Tensor:
+        """[B, D] -> logits."""
+        return decode(self.head(features), self._target, self._kind)
+
+
+class MeanNetwork(nn.Module):
+    """Several classifiers as one: the logits of their mean score, and the features of every backbone side by side.
+
+    What `medcli.evaluation.members.mean_logits` computes of stored logits. A backbone that several share runs once.
+
+    Args:
+        classifiers: of one target, in eval mode, without adapters, for the same images.
+        weights: their shares, summing to one.
+    """
+
+    def __init__(self, classifiers: Sequence[Classifier], weights: Sequence[float]) -> None:
+        super().__init__()
+        used = [(one, weight) for one, weight in zip(classifiers, weights, strict=True) if weight > 0]
+        backbones = list({id(one.backbone): one.backbone for one, _ in used}.values())
+        self.backbones = nn.ModuleList(backbones)
+        self.networks = nn.ModuleList([Network(one) for one, _ in used])
+        # Decided here: what is traced may be other objects than these.
+        self._places = [next(at for at, each in enumerate(backbones) if each is one.backbone) for one, _ in used]
+        self._shares = [math.log(weight) for _, weight in used]
+        self._target = classifiers[0].target
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, S, S] -> logits [B, *target.logits_shape], features [B, sum of D]."""
+        features = [backbone(images) for backbone in self.backbones]
+        found = [
+            network.answer(features[place])  # type: ignore[operator]
+            for network, place in zip(self.networks, self._places, strict=True)
+        ]
+        return self._mean(torch.stack(found, dim=1)), torch.cat(features, dim=1)
+
+    def _mean(self, logits: Tensor) -> Tensor:
+        """[B, members, ...] -> [B, ...]."""
+        shares = torch.tensor(self._shares).view(1, -1, *([1] * (logits.ndim - 2)))
+        if self._target.task == "multilabel":
+            yes, no = (torch.logsumexp(F.logsigmoid(one) + shares, dim=1) for one in (logits, -logits))
+            return yes - no
+        # Not all runtimes agree on what is left of infinities in a sum of exponentials.
+        mean = torch.logsumexp(F.log_softmax(logits.clamp_min(-1e30), dim=-1) + shares, dim=1)
+        return _without_padding(mean, self._target)
 
 
 class _Votes(nn.Module):
@@ -93,12 +149,17 @@ class _Votes(nn.Module):
             positive = share[..., 1].clamp(SMALLEST_SHARE, 1 - SMALLEST_SHARE)
             return positive.log() - (1 - positive).log()
         raw = share.clamp_min(SMALLEST_SHARE).log()
-        if self.target.task != "multioutput":
-            return raw[:, 0]
-        beyond = torch.zeros(raw.shape[1:], dtype=torch.bool)
-        for position, output in enumerate(self.target.outputs):
-            beyond[position, len(output.classes) :] = True
-        return raw.masked_fill(beyond, float("-inf"))
+        return _without_padding(raw, self.target) if self.target.task == "multioutput" else raw[:, 0]
+
+
+def _without_padding(logits: Tensor, target: Target) -> Tensor:
+    """Logits [B, O, Kmax] of several outputs, minus infinity where an output has fewer classes; others as they are."""
+    if not target.outputs:
+        return logits
+    beyond = torch.tensor(
+        [[place >= len(output.classes) for place in range(target.num_classes)] for output in target.outputs]
+    )
+    return logits.masked_fill(beyond, float("-inf"))
 
 
 def require_export(where: str | None = None) -> None:
@@ -136,10 +197,17 @@ def export_onnx(
         RunFailure: the network cannot be traced or has an operator that ONNX lacks (code `not-exportable`), or the file
             cannot be written.
     """
+    was_training = classifier.training
+    try:
+        write_network(Network(classifier), path, channels=channels, image_size=image_size, opset=opset)
+    finally:
+        classifier.train(was_training)
+
+
+def write_network(network: nn.Module, path: Path, *, channels: int, image_size: int, opset: int) -> None:
+    """As `export_onnx`, of a `Network` or `MeanNetwork`."""
     require_export()
     check_opset(opset)
-    was_training = classifier.training
-    network = Network(classifier)
     example = torch.zeros(2, channels, image_size, image_size)
     try:
         with quiet_exporter(), torch.inference_mode(False), torch.no_grad():
@@ -155,8 +223,6 @@ def export_onnx(
             )
     except Exception as error:
         raise cannot_trace(error) from error
-    finally:
-        classifier.train(was_training)
     assert program is not None
     forget_origins(program.model)
     bulk = sum(tensor.numel() * tensor.element_size() for tensor in (*network.parameters(), *network.buffers()))
@@ -180,7 +246,10 @@ def forget_origins(model: Any) -> None:
 @contextlib.contextmanager
 def quiet_exporter() -> Iterator[None]:
     """Torch's exporter talks to stdout, to its logger and through warnings; what matters is raised."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch._export", "torch.export")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("torch.onnx", "onnxscript", "torch._export", "torch.export", "torch.__trace")
+    ]
     before = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -22,7 +22,7 @@ from medcli.data.target import Target
 from medcli.errors import MedcliError, UsageProblem
 from medcli.evaluation.calibrator import Calibrator, calibrate_logits
 from medcli.evaluation.scores import sigmoid, softmax
-from medcli.export.graph import Network
+from medcli.export.graph import MeanNetwork, Network
 from medcli.runs.directory import RunDirectory
 from medcli.runs.records import read_config
 from medcli.settings.groups import DataSettings
@@ -113,7 +113,7 @@ def _kind(image: npt.NDArray[Any]) -> tuple[Any, int]:
 
 
 def expect(
-    network: Network,
+    network: Network | MeanNetwork,
     preprocessing: Preprocessing,
     target: Target,
     calibrator: Calibrator | None,

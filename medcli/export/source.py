@@ -15,14 +15,17 @@ from medcli.evaluation.calibrator import Calibrator, apply_calibrator
 from medcli.evaluation.operating import Rule, choose_threshold
 from medcli.evaluation.predictions import load_predictions
 from medcli.evaluation.questions import questions_of, yes_or_no
+from medcli.export.graph import MeanNetwork, Network
 from medcli.models.base import content_hash
-from medcli.models.build import LoadedModel, load_run
+from medcli.models.build import LoadedModel
 from medcli.models.provenance import made_by
 from medcli.prediction.finish import read_evaluations
+from medcli.prediction.members import Jury, load_jury
 from medcli.prediction.run_calibration import run_calibrator
 from medcli.registry.cards import read_card
 from medcli.registry.discovery import discover, find
 from medcli.runs.directory import RunDirectory, open_run
+from medcli.runs.members import is_ensemble
 from medcli.runs.records import read_data
 
 __all__ = ["RULES", "Source", "read_source"]
@@ -37,7 +40,7 @@ class Source:
 
     Args:
         run: its directory.
-        loaded: its model on the CPU, in eval mode; an adapter is not merged yet.
+        jury: its model, or those of its members, on the CPU, in eval mode; adapters are not merged yet.
         calibrator: or None.
         conformal: thresholds of prediction sets, or None.
         thresholds: operating points chosen on its validation cases.
@@ -45,16 +48,27 @@ class Source:
     """
 
     run: RunDirectory
-    loaded: LoadedModel
+    jury: Jury
     calibrator: Calibrator | None
     conformal: Mapping[str, Any] | None
     thresholds: tuple[Threshold, ...]
     facts: Mapping[str, Any]
 
     @property
-    def adapted(self) -> bool:
-        """Whether the run stores an adapter instead of a whole network."""
-        return self.loaded.classifier.adapters is not None
+    def loaded(self) -> LoadedModel:
+        """The model, or the one whose target and preprocessing stand for all members."""
+        return self.jury.first
+
+    def network(self) -> Network | MeanNetwork:
+        """Normalised images to logits and features."""
+        classifiers = [one.classifier for one in self.jury.models]
+        return MeanNetwork(classifiers, self.jury.weights) if self.jury.joined else Network(classifiers[0])
+
+    def merge(self) -> None:
+        """Add adapters to their networks, which are ordinary ones from then on."""
+        for one in self.jury.models:
+            if one.classifier.adapters is not None:
+                one.classifier.merge()
 
 
 def read_source(path: str, *, weights: str | None = None, rules: Sequence[Rule] = RULES) -> Source:
@@ -66,18 +80,25 @@ def read_source(path: str, *, weights: str | None = None, rules: Sequence[Rule] 
         rules: operating points to choose on the validation cases.
 
     Raises:
-        UsageProblem: no run, a run without weights (code `no-model-file`), a stale calibrator, and as `load_run`.
+        UsageProblem: no run, a run without weights (code `no-model-file`), a stale calibrator, and as `load_jury`.
     """
     run = open_run(path)
-    if not run.holds_model:
+    if not (run.holds_model or is_ensemble(run.path)):
         raise UsageProblem(
             f"run `{path}` holds no weights: it did not get as far as one epoch, or is no single model",
             hint=f"`medcli runs show {path}` says how it ended; `medcli train --resume {path}` goes on",
             code="no-model-file",
         )
     calibrator = run_calibrator(run)
-    loaded = load_run(run, weights=weights)
-    target = loaded.spec.target
+    jury = load_jury(run, weights=weights)
+    if any(one.preprocessing != jury.first.preprocessing for one in jury.models):
+        raise UsageProblem(
+            f"the members of `{path}` want their pictures in different ways, and a bundle prepares them in one",
+            where=str(run.path),
+            hint="export the members one by one",
+            code="several-preprocessings",
+        )
+    target = jury.target
     if calibrator is not None and calibrator.target != target:
         raise UsageProblem(
             "the run's calibrator was fitted for another target than that of its model",
@@ -86,7 +107,7 @@ def read_source(path: str, *, weights: str | None = None, rules: Sequence[Rule] 
             code="other-target",
         )
     return Source(
-        run, loaded, calibrator, _conformal(run), _thresholds(run, calibrator, rules), _facts(run, loaded, calibrator)
+        run, jury, calibrator, _conformal(run), _thresholds(run, calibrator, rules), _facts(run, jury, calibrator)
     )
 
 
@@ -123,18 +144,26 @@ def _thresholds(run: RunDirectory, calibrator: Calibrator | None, rules: Sequenc
     return tuple(found)
 
 
-def _facts(run: RunDirectory, loaded: LoadedModel, calibrator: Calibrator | None) -> dict[str, Any]:
-    spec = loaded.spec
-    file = run.model_file if run.model_file.is_file() else run.adapter / "adapter_model.safetensors"
+def _facts(run: RunDirectory, jury: Jury, calibrator: Calibrator | None) -> dict[str, Any]:
+    spec = jury.first.spec
+    parts = (run.model_file, run.adapter / "adapter_model.safetensors", run.path / "ensemble.json")
+    classifiers = [one.classifier for one in jury.models]
+    own = {id(parameter): parameter.numel() for one in classifiers for parameter in one.parameters()}
     return {
         "model": {
             "package": made_by(spec.architecture),
             "options": dict(spec.options),
             "head_kind": spec.head_kind,
             "head_norm": spec.head_norm,
-            "parameters": sum(parameter.numel() for parameter in loaded.classifier.parameters()),
-            "weights_sha256": content_hash(file),
-            "adapter": "merged" if loaded.classifier.adapters is not None else None,
+            "parameters": sum(own.values()),
+            "sha256": {file.name: content_hash(file) for file in parts if file.is_file()},
+            "adapter": "merged" if any(one.adapters is not None for one in classifiers) else None,
+            "members": [
+                {"architecture": one.spec.architecture, "weight": weight}
+                for one, weight in zip(jury.models, jury.weights, strict=True)
+            ]
+            if jury.joined
+            else None,
         },
         "card": _card(spec.architecture),
         "data": _data(run),
