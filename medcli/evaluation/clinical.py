@@ -56,6 +56,8 @@ class Request:
         prevalences: shares of positives for which PPV and NPV are given.
         deferrals: rules for what goes to a reader.
         groups: column -> its cell for each case.
+        frozen: thresholds that are known already, by (label, rule as typed); they need no reference.
+        frozen_on: the cases that chose those, for sentences.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -63,6 +65,12 @@ class Request:
     prevalences: tuple[float, ...] = ()
     deferrals: tuple[Deferral, ...] = ()
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    frozen: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    frozen_on: str = ""
+
+    def knows(self, rule: Rule) -> bool:
+        """Whether the threshold of a rule needs no other cases."""
+        return rule.kind == "score" or any(text == str(rule) for _, text in self.frozen)
 
 
 @dataclass(frozen=True)
@@ -208,7 +216,9 @@ def clinical_sections(predictions: Predictions, request: Request | None = None) 
         found = {one.name: one for one in reference}
         for question in plain:
             for rule in request.rules:
-                thresholds[question.name, rule] = _chosen(found.get(question.name), rule)
+                known = request.frozen.get((question.name, str(rule)))
+                chosen = _chosen(found.get(question.name), rule) if known is None else known
+                thresholds[question.name, rule] = chosen
     first = {
         name: value for (name, rule), value in thresholds.items() if rule == request.rules[0] and not math.isnan(value)
     }
@@ -222,7 +232,9 @@ def clinical_sections(predictions: Predictions, request: Request | None = None) 
         )
         on = request.reference
         learned = on is not None and any(rule.kind != "score" for rule in request.rules)
-        sections.append(OperatingSection(points, on.name if on and learned else "", bool(on and on.same and learned)))
+        frozen = request.frozen_on if any(rule.kind != "score" for rule in request.rules) else ""
+        chosen_on = frozen or (on.name if on and learned else "")
+        sections.append(OperatingSection(points, chosen_on, bool(on and on.same and learned and not frozen)))
     if questions:
         sections.append(_selective_section(questions, first, request, asked))
     if asked and plain:
@@ -270,7 +282,7 @@ def _check(predictions: Predictions, request: Request) -> None:
             hint="the referral table shows what leaving unsure cases to a reader changes",
             code="not-for-this-target",
         )
-    needing = [f"--operating-point {rule}" for rule in request.rules if rule.kind != "score"]
+    needing = [f"--operating-point {rule}" for rule in request.rules if not request.knows(rule)]
     needing += [f"--defer {rule}" for rule in request.deferrals if rule.learns]
     if needing and request.reference is None:
         raise UsageProblem(

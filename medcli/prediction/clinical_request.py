@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from medcli.bundles.manifest import Manifest
 from medcli.data.tables import Table, is_table, read_table
 from medcli.errors import UsageProblem
 from medcli.evaluation.clinical import Reference, Request
@@ -74,6 +75,7 @@ def request_for(
     teller: Teller,
     *,
     raw: bool = False,
+    bundle: Manifest | None = None,
 ) -> Request:
     """Complete the wishes with the cases that choose thresholds and the columns of subgroups.
 
@@ -85,10 +87,16 @@ def request_for(
         columns: how the columns of a table are called.
         teller: told what the user should know.
         raw: whether a run's calibrator is left aside.
+        bundle: what a bundle that is judged brings along, its own thresholds among it.
 
     Raises:
         UsageProblem: an unreadable file, an unknown column, a table whose identifiers do not fit.
     """
+    if bundle is not None and not settings.choose_on:
+        # Those of calibrated scores mean nothing for the network's own.
+        frozen = {} if raw and bundle.calibrated else {(one.name, one.rule): one.value for one in bundle.thresholds}
+        groups = _groups(settings, predictions, source, columns, teller)
+        return replace(wishes, groups=groups, frozen=frozen, frozen_on=f"validation cases of `{bundle.name}`")
     reference = _reference(settings, source, columns, teller, raw) if _chooses(wishes) else None
     if reference is not None:
         reference = replace(reference, same=_same(reference.predictions, predictions))

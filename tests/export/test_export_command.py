@@ -77,11 +77,7 @@ def test_a_bundle_is_measured_like_its_run_without_torch(
     bundle = done.json()["result"]["evaluations"][0]
     for name in ("auc", "nll", "ece"):
         assert bundle["figures"][name]["value"] == pytest.approx(run[name]["value"], abs=1e-5)
-    (section,) = (
-        [one for one in bundle["sections"].values() if "chosen_on" in one]
-        if "sections" in bundle
-        else [bundle["operating_points"]]
-    )
+    section = bundle["sections"]["operating_points"]
     frozen = open_bundle(workplace / "bundle").manifest.thresholds[0]
     assert section["points"][0]["threshold"] == pytest.approx(frozen.value)
     assert "validation" in section["chosen_on"]

@@ -129,6 +129,7 @@ def evaluate(source: Judged, flags: Flags) -> ExitCode | None:
 def _sections(
     predictions: Predictions, wishes: Request, source: str, resolved: Resolved, output: Output
 ) -> tuple[Section, ...]:
+    from medcli.bundles.manifest import is_bundle, read_manifest
     from medcli.evaluation.clinical import clinical_sections
     from medcli.evaluation.uncertainty_section import uncertainty_section
     from medcli.prediction.clinical_request import request_for
@@ -137,7 +138,8 @@ def _sections(
 
     settings, raw = resolved.group(ClinicalSettings), resolved.group(EvaluationSettings).raw
     columns = columns_from(resolved.values)
-    request = request_for(wishes, settings, predictions, source, columns, output, raw=raw)
+    bundle = read_manifest(Path(source)) if is_bundle(source) else None
+    request = request_for(wishes, settings, predictions, source, columns, output, raw=raw, bundle=bundle)
     doubt = uncertainty_section(predictions)
     return clinical_sections(predictions, request) + (() if doubt is None else (doubt,))
 
