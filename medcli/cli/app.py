@@ -57,6 +57,7 @@ COMMAND_TABLE: Mapping[str, Place] = {
         "medcli.cli.commands.benchmark:benchmark", "measure speed and memory of architectures, and train them briefly"
     ),
     "export": Place("medcli.cli.commands.export:export", "turn a run into a bundle that runs elsewhere"),
+    "diffmap synth": Place("medcli.cli.commands.diffmap_synth:synth", "make pairs of radiographs with true maps"),
     "diffmap pretrain": Place(
         "medcli.cli.commands.diffmap_pretrain:pretrain", "teach an encoder to fill in hidden parts of radiographs"
     ),

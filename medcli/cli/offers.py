@@ -18,7 +18,7 @@ from medcli.errors import MedcliError
 __all__ = ["KIND_OF_PLACEHOLDER", "Offer", "offer"]
 
 RUNS_OFFERED = 30
-SYNTHETIC = ("synthetic/chest",)
+SYNTHETIC = ("synthetic/chest", "synthetic/chest-pairs")
 # A placeholder that already says what is wanted.
 KIND_OF_PLACEHOLDER = {"COLUMN": "column", "CLASS": "class", "KEY=VALUE": "arch_opt", "TAG|FILE": "weights|path"}
 

@@ -150,26 +150,39 @@ def _with_patients(cases: Cases, settings: DataSettings) -> Cases:
         return cases
     if cases.patients is not None:
         raise UsageProblem("`--patient-column` and `--patient-pattern` exclude each other", code="two-patients")
+    return replace(cases, patients=patients_by_pattern(cases.ids.tolist(), settings.patient_pattern))
+
+
+def patients_by_pattern(names: Sequence[str], text: str) -> npt.NDArray[np.str_]:
+    """The patient in each file's name, by a regular expression.
+
+    Args:
+        names: of files, with `/` between folders.
+        text: its first group is the patient; with a slash it is matched against the path, else against the last part.
+
+    Raises:
+        UsageProblem: no regular expression, without a group, or a name that it does not match.
+    """
     try:
-        pattern = re.compile(settings.patient_pattern)
+        pattern = re.compile(text)
     except re.error as error:
         raise UsageProblem(
-            f"`{settings.patient_pattern}` is no regular expression: {error}",
+            f"`{text}` is no regular expression: {error}",
             where="--patient-pattern",
             code="bad-regex",
         ) from None
     if not pattern.groups:
         raise UsageProblem(
-            f"`{settings.patient_pattern}` has no group; the first group is the patient",
+            f"`{text}` has no group; the first group is the patient",
             where="--patient-pattern",
             hint=r"`--patient-pattern '^([^_]+)_'`",
             code="bad-regex",
         )
     # A pattern with a slash means the path, for patients that have folders of their own.
-    whole = "/" in settings.patient_pattern
-    names = [name if whole else name.rsplit("/", 1)[-1] for name in cases.ids]
-    found = [pattern.search(name) for name in names]
-    unmatched = [name for name, match in zip(names, found, strict=True) if match is None or not match[1]]
+    whole = "/" in text
+    ends = [name if whole else name.rsplit("/", 1)[-1] for name in names]
+    found = [pattern.search(name) for name in ends]
+    unmatched = [name for name, match in zip(ends, found, strict=True) if match is None or not match[1]]
     if unmatched:
         listed = ", ".join(f"`{name}`" for name in unmatched[:SHOWN])
         raise UsageProblem(
@@ -178,7 +191,7 @@ def _with_patients(cases: Cases, settings: DataSettings) -> Cases:
             where="--patient-pattern",
             code="no-patient",
         )
-    return replace(cases, patients=np.array([match[1] for match in found if match], dtype=np.str_))
+    return np.array([match[1] for match in found if match], dtype=np.str_)
 
 
 def _dataset(one: Named, cases: Cases, labelled: Labelled, *, drawing: bool) -> DataSet:

@@ -1,4 +1,4 @@
-"""What differs between two films of an unchanged patient, for real radiographs: where it lies, and how it is exposed."""
+"""What differs between two films of an unchanged patient, for real radiographs: the pose and the exposure."""
 
 from __future__ import annotations
 

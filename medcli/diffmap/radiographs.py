@@ -37,7 +37,7 @@ from medcli.diffmap.story import Story, draw_story
 
 __all__ = ["Fitted", "draw_radiograph_pair", "fit_phantom"]
 
-LEAST_FIT = 0.2  # correlation of local detail between film and fitted phantom; lateral films and abdomens stay below
+LEAST_FIT = 0.5  # correlation of local detail between film and phantom; other views, a collapsed lung stay below
 MODELS = (0, 3, 7)  # phantoms to try: their chests are narrow, middling and broad
 FIT_SIZE = 256
 Image = npt.NDArray[np.float32]
@@ -211,8 +211,8 @@ def _painted(fitted: Fitted, findings: Findings) -> Image:
         inside, line = collapsed(frame, findings.pneumothorax)
         air = fitted.laid((1 - inside) * frame.lung) * clear
         # No lung: no vessels and no tissue, while ribs and wall stay.
-        out = out - air * (np.float32(0.16 * contrast) + np.float32(0.55) * vessels)
-        out = out + np.float32(0.16 * contrast) * fitted.laid(line * frame.lung) * clear
+        out = out - air * (np.float32(0.28 * contrast) + np.float32(0.55) * vessels)
+        out = out + np.float32(0.12 * contrast) * fitted.laid(line * frame.lung) * clear
     return np.where(fitted.valid, np.clip(out, 0, 1), image).astype(np.float32)
 
 

@@ -116,8 +116,8 @@ class FormatSettings:
     """In which formats a command writes its result; each command lists its own words."""
 
     format: Annotated[
-        tuple[Literal["html", "md", "onnx", "pt2", "safetensors", "adapter"], ...],
-        Option("what is written (default of `report`: html, of `export`: onnx)", THIS, "NAME,…"),
+        tuple[Literal["html", "md", "onnx", "pt2", "safetensors", "adapter", "png", "nifti"], ...],
+        Option("what is written (default of `report`: html, of `export`: onnx, of pairs: png)", THIS, "NAME,…"),
     ] = ()
 
 

@@ -37,6 +37,7 @@ from medcli.settings.groups import (
     NewPluginSettings,
     OutputSettings,
     PairSettings,
+    PairSynthSettings,
     PluginSettings,
     RecommendSettings,
     ReportSettings,
@@ -114,6 +115,7 @@ class CommandSettings:
 
 _ANSWER = ("json", "quiet", "debug", "no_color")
 _SOURCES = ("config",)
+_OF_IMAGES = ("png", "nifti")
 _WRITING = ("out", "overwrite", "yes", "no_input")
 
 # A run fixes how its images become tensors, so another size or normalisation would measure another model. An
@@ -423,7 +425,20 @@ _TABLE: tuple[CommandSettings, ...] = (
         "data synth",
         (
             Part(SynthSettings),
-            Part(DataSettings, only=("task",)),
+            Part(PairSynthSettings),
+            Part(FormatSettings, words={"format": _OF_IMAGES}),
+            Part(DataSettings, only=("task", "patient_pattern")),
+            Part(ComputeSettings, only=("seed", "workers")),
+            _output(*_SOURCES, *_WRITING, "no_progress"),
+        ),
+        layered=True,
+    ),
+    CommandSettings(
+        "diffmap synth",
+        (
+            Part(PairSynthSettings),
+            Part(FormatSettings, words={"format": _OF_IMAGES}),
+            Part(DataSettings, only=("image_size", "patient_pattern")),
             Part(ComputeSettings, only=("seed", "workers")),
             _output(*_SOURCES, *_WRITING, "no_progress"),
         ),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from medcli.settings.option import LEARN, MODEL, REGULARISE, THIS, Option
 
-__all__ = ["DifferenceLossSettings", "DifferenceSettings", "MaskSettings", "PairSettings"]
+__all__ = ["DifferenceLossSettings", "DifferenceSettings", "MaskSettings", "PairSettings", "PairSynthSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,3 +115,28 @@ class MaskSettings:
         ),
     ] = 0.7
     mask_patches: Annotated[int, Option("patches along each side", THIS, minimum=2, maximum=64)] = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSynthSettings:
+    """Which synthetic pairs are made."""
+
+    pairs: Annotated[int, Option("how many pairs are made", THIS, "N", minimum=1)] = 200
+    source: Annotated[
+        str,
+        Option(
+            "`phantom`, or a folder of real frontal chest radiographs to draw findings into", THIS, "FOLDER|phantom"
+        ),
+    ] = "phantom"
+    nuisance: Annotated[
+        float,
+        Option(
+            "factor on how much pose, exposure and devices differ between the two images; 0 for nothing but the change",
+            THIS,
+            minimum=0,
+            maximum=3,
+        ),
+    ] = 1.0
+    nuisance_only: Annotated[
+        float, Option("share of pairs in which nothing else differs", THIS, "SHARE", minimum=0, maximum=1)
+    ] = 0.2

@@ -31,7 +31,13 @@ from medcli.settings.command_groups import (
     SearchSettings,
     SynthSettings,
 )
-from medcli.settings.diffmap_groups import DifferenceLossSettings, DifferenceSettings, MaskSettings, PairSettings
+from medcli.settings.diffmap_groups import (
+    DifferenceLossSettings,
+    DifferenceSettings,
+    MaskSettings,
+    PairSettings,
+    PairSynthSettings,
+)
 from medcli.settings.explanation_groups import ExplainSettings, FeatureSettings
 from medcli.settings.export_group import ExportSettings, RuntimeSettings
 from medcli.settings.option import COMPUTE, DATA, LEARN, MODEL, REGULARISE, RUN, Option
@@ -65,6 +71,7 @@ __all__ = [
     "Option",
     "OutputSettings",
     "PairSettings",
+    "PairSynthSettings",
     "PluginSettings",
     "RecommendSettings",
     "ReportSettings",

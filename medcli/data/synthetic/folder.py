@@ -67,13 +67,22 @@ class WrittenSet:
     labels: dict[str, int]
 
 
-def claim_folder(folder: Path, *, overwrite: bool, confirm: Callable[[str], bool]) -> None:
+def claim_folder(
+    folder: Path,
+    *,
+    overwrite: bool,
+    confirm: Callable[[str], bool],
+    manifest: str = MANIFEST,
+    remove: Callable[[Path], None] | None = None,
+) -> None:
     """Make sure that the folder is empty.
 
     Args:
         folder: to be written; made if it does not exist.
         overwrite: whether a synthetic set that medcli wrote there may go; nothing else is ever removed.
         confirm: asked before anything is removed.
+        manifest: the file that marks a folder as ours.
+        remove: takes away what medcli wrote there, and nothing else.
 
     Raises:
         UsageProblem: it is a file, holds something else, or cannot be written.
@@ -81,7 +90,7 @@ def claim_folder(folder: Path, *, overwrite: bool, confirm: Callable[[str], bool
     if folder.exists() and not folder.is_dir():
         raise UsageProblem(f"`{folder}` is a file", where="--out", hint="name a directory", code="out-occupied")
     if folder.is_dir() and any(folder.iterdir()):
-        ours = (folder / MANIFEST).is_file()
+        ours = (folder / manifest).is_file()
         if not (ours and overwrite):
             raise UsageProblem(
                 f"`{folder}` is not empty" + ("" if ours or not overwrite else ", and medcli did not write it"),
@@ -91,9 +100,9 @@ def claim_folder(folder: Path, *, overwrite: bool, confirm: Callable[[str], bool
             )
         if not confirm(f"replace the synthetic set in `{folder}`?"):
             raise UsageProblem("not replaced, as you asked", where="--overwrite", code="not-confirmed")
-        _remove(folder)
+        (remove or _remove)(folder)
     try:
-        (folder / IMAGES).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageProblem(
             f"`{folder}` cannot be written: {error.strerror or error}",
@@ -156,6 +165,7 @@ def write_set(
     with writing(folder):
         mark = {"schema": "medcli-synthetic/1", **asdict(plan.recipe)}
         (folder / MANIFEST).write_text(json.dumps(mark) + "\n", "utf-8")
+        (folder / IMAGES).mkdir(exist_ok=True)
 
     def write(index: int) -> None:
         path = folder / IMAGES / f"{ids[index]}.png"
