@@ -52,7 +52,9 @@ class Before(nn.Module):
             new_height, new_width = side * height // short, side * width // short
             outer = self._interpolate(planes, new_height, new_width)
             top, left = (new_height - side) // 2, (new_width - side) // 2
-            return outer.narrow(2, top, side).narrow(3, left, side)
+            # Picked row by row: a slice would tie the program to the shape, tall or wide, it was captured with.
+            places = torch.arange(side)
+            return outer.index_select(2, places + top).index_select(3, places + left)
         scale = side / torch.sym_float(torch.sym_max(height, width))
         new_height, new_width = (torch.sym_max(1, torch.sym_int(round(length * scale))) for length in (height, width))
         inner = self._interpolate(planes, new_height, new_width)

@@ -112,6 +112,13 @@ def refuse_early(kinds: Sequence[Format], wishes: Wishes) -> None:
     """What can be known to fail before anything is loaded. Raises `UsageProblem`."""
     if "onnx" in kinds:
         require_export("--format")
+    if wishes.opset is not None and "onnx" not in kinds:
+        raise UsageProblem(
+            f"`--opset` is about ONNX, and the format is `{kinds[0]}`",
+            where="--opset",
+            hint="leave it out",
+            code="idle-flag",
+        )
     if wishes.opset is not None:
         check_opset(wishes.opset)
 

@@ -65,7 +65,7 @@ def compare(run: Run, expected: Sequence[Expected], tolerance: float = TOLERANCE
     worst = [0.0, 0.0, 0.0]
     for one in expected:
         for place, (theirs, ours) in enumerate(
-            zip(run(one.images), (one.probabilities, one.logits, one.features), strict=True)
+            zip(_answers(run, one.images), (one.probabilities, one.logits, one.features), strict=True)
         ):
             if theirs.shape != ours.shape:
                 raise _mismatch(f"a batch of {len(one.images)} gives {list(theirs.shape)}, not {list(ours.shape)}")
@@ -83,6 +83,16 @@ def compare(run: Run, expected: Sequence[Expected], tolerance: float = TOLERANCE
     if not found.feature <= 10 * tolerance:
         raise _mismatch(f"a feature differs by {found.feature:.2g}, and {10 * tolerance:.2g} is allowed")
     return found
+
+
+def _answers(run: Run, images: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    try:
+        return run(images)
+    except Exception as problem:
+        # A program of torch guards what it assumed, and ONNX Runtime its shapes: each with an error of its own.
+        first = str(problem).splitlines()[0][:200] if str(problem) else type(problem).__name__
+        shape = " x ".join(map(str, images.shape))
+        raise _mismatch(f"it cannot take pictures of {shape} ({first})") from problem
 
 
 def _distance(theirs: npt.NDArray[Any], ours: npt.NDArray[Any], *, relative: bool) -> float:

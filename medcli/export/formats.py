@@ -70,11 +70,10 @@ def write_onnx(source: Source, folder: Path, opset: int | None) -> Written:
     return Written(outputs, run, {"opset": chosen, "runtime": f"onnxruntime {onnxruntime.__version__}"})
 
 
-def write_pt2(source: Source, folder: Path, opset: int | None) -> Written:
+def write_pt2(source: Source, folder: Path, _: int | None) -> Written:
     """`before.pt2` and `network.pt2`, two programs of `torch.export`; written, and never read, by medcli."""
     from medcli.export.before_torch import Before
 
-    _refuse_opset(opset, "pt2")
     source.merge()
     loaded = source.loaded
     how = loaded.preprocessing
@@ -108,9 +107,8 @@ def write_pt2(source: Source, folder: Path, opset: int | None) -> Written:
     return Written((), _in_colour(run, source), {"runtime": f"torch {torch.__version__}"})
 
 
-def write_safetensors(source: Source, folder: Path, opset: int | None) -> Written:
+def write_safetensors(source: Source, folder: Path, _: int | None) -> Written:
     """`model.safetensors`, as a run keeps it, an adapter merged into it, and `config.json` for other programs."""
-    _refuse_opset(opset, "safetensors")
     _refuse_ensemble(source, "safetensors")
     source.merge()
     loaded = source.loaded
@@ -127,9 +125,8 @@ def write_safetensors(source: Source, folder: Path, opset: int | None) -> Writte
     return Written((), _in_colour(lambda x: network(before(x)), source), {"runtime": f"torch {torch.__version__}"})
 
 
-def write_adapter(source: Source, folder: Path, opset: int | None) -> Written:
+def write_adapter(source: Source, folder: Path, _: int | None) -> Written:
     """The adapter of a run in PEFT's layout, its head included, without the base it needs."""
-    _refuse_opset(opset, "adapter")
     _refuse_ensemble(source, "adapter")
     if not source.run.adapter.is_dir():
         raise UsageProblem(
@@ -150,16 +147,6 @@ def _refuse_ensemble(source: Source, kind: Format) -> None:
             where="--format",
             hint="`--format onnx` joins its members in one graph; or export the members one by one",
             code="several-models",
-        )
-
-
-def _refuse_opset(opset: int | None, kind: Format) -> None:
-    if opset is not None:
-        raise UsageProblem(
-            f"`--opset` is about ONNX, and the format is `{kind}`",
-            where="--opset",
-            hint="leave it out",
-            code="idle-flag",
         )
 
 
