@@ -75,6 +75,23 @@ def test_stored_predictions_are_measured_without_torch(no_heavy_imports: NoHeavy
     assert outcome.json()["schema"] == "medcli/evaluate/1"
 
 
+def test_predictions_are_reported_without_torch(no_heavy_imports: NoHeavyImports, tmp_path: Path) -> None:
+    rows = [f"case{i},{'ab'[i % 2]},{0.2 + 0.01 * i:.2f},{0.8 - 0.01 * i:.2f}" for i in range(40)]
+    (tmp_path / "p.csv").write_text("\n".join(["id,label,prob_a,prob_b", *rows]) + "\n", encoding="utf-8")
+    outcome = no_heavy_imports.cli("report", "p.csv", "--bootstrap", "20", blocked=HEAVY, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    assert (tmp_path / "p-report.html").is_file()
+
+
+def test_a_module_of_bundles_needs_no_torch(no_heavy_imports: NoHeavyImports) -> None:
+    outcome = no_heavy_imports(
+        "import medcli.bundles.batching, medcli.bundles.bundle, medcli.prediction.bundles, medcli.prediction.inputs\n"
+        "import medcli.data.dicom, medcli.data.nifti, medcli.data.raster, medcli.data.sources.npz, medcli.data.load\n",
+        blocked=HEAVY,
+    )
+    assert outcome.code == 0, outcome.stderr
+
+
 def test_data_is_checked_and_inspected_without_torch(no_heavy_imports: NoHeavyImports, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for name in ("sick", "well"):
