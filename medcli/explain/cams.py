@@ -31,7 +31,7 @@ def gradcam_plus_plus(activation: Tensor, gradient: Tensor) -> Tensor:
     """[B, D, h, w] twice -> [B, h, w], >= 0."""
     # In double precision: cubes of small gradients vanish in single.
     a, g = activation.double(), gradient.double()
-    bottom = 2 * g.square() + (a * g.pow(3)).sum((2, 3), keepdim=True)
+    bottom = 2 * g.square() + a.sum((2, 3), keepdim=True) * g.pow(3)
     share = torch.where(bottom != 0, g.square() / torch.where(bottom != 0, bottom, 1.0), 0.0)
     weights = (share * g.clamp_min(0)).sum((2, 3), keepdim=True)
     return (weights * a).sum(1).clamp_min(0).to(activation.dtype)

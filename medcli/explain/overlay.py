@@ -2,7 +2,7 @@
 
 Colour and opacity both grow with strength, so that a weak place shows the anatomy and not the dark end of a palette;
 a line at half of the strongest value survives printing in grey. The palette is perceptually uniform and safe for the
-colour-blind.
+colour-blind. Below the map a coloured picture loses most of its colour, lest a yellow lesion pass for a strong place.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ Floats = npt.NDArray[np.float32]
 
 PALETTE = "viridis"
 STRONGEST_ALPHA = 0.75
+KEPT_COLOUR = 0.3
 _HEIGHT = 4.2
 _WIDEST = 5.6
 
@@ -75,11 +76,11 @@ def draw_overlay(picture: Floats, placed: Placed, caption: Caption, path: Path, 
     """
     height, width = picture.shape[:2]
     side = min(_WIDEST, max(2.4, _HEIGHT * width / height))
-    figure = Figure(figsize=(2 * side + 1.0, side * height / width + 1.0), layout="constrained")
+    figure = Figure(figsize=(2 * side + 1.0, side * height / width + 0.85), layout="constrained")
     left, right = figure.subplots(1, 2)
     show_picture(left, picture)
     paint_map(right, picture, placed, pixelwise=pixelwise)
-    left.set_title(_shortened(caption.truth) if caption.truth else " ", fontsize=10)
+    left.set_title(_shortened(caption.truth or "picture"), fontsize=10)
     right.set_title(_shortened(caption.question), fontsize=10, fontweight="bold")
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), _bar_colours()), ax=right, fraction=0.045, pad=0.03)
     bar.set_label("share of the strongest place", fontsize=8)
@@ -102,7 +103,7 @@ def show_picture(axes: Axes, picture: Floats) -> None:
 
 def paint_map(axes: Axes, picture: Floats, placed: Placed, *, pixelwise: bool = False) -> None:
     """A picture with a map over it; what the network did not see is hatched."""
-    show_picture(axes, picture)
+    show_picture(axes, _paled(picture))
     height, width = picture.shape[:2]
     extent = (0, width, height, 0)
     share = strengths(placed.values, pixelwise=pixelwise)
@@ -115,6 +116,13 @@ def paint_map(axes: Axes, picture: Floats, placed: Placed, *, pixelwise: bool = 
         hidden = np.zeros((*placed.seen.shape, 4))
         hidden[..., 3] = np.where(placed.seen, 0, 0.55)
         axes.imshow(hidden, extent=extent, interpolation="nearest")
+
+
+def _paled(picture: Floats) -> Floats:
+    if picture.ndim == 2:
+        return picture
+    grey = (picture @ np.array([0.299, 0.587, 0.114], dtype=np.float32))[:, :, None]
+    return np.asarray(KEPT_COLOUR * picture + (1 - KEPT_COLOUR) * grey, dtype=np.float32)
 
 
 def _bar_colours() -> ListedColormap:

@@ -29,7 +29,17 @@ from medcli.explain.methods import MapOf
 from medcli.explain.questions import Question
 from medcli.models.classifier import Classifier
 
-__all__ = ["LIMIT", "SanityCheck", "Stage", "Step", "check_sanity", "rank_correlation", "similarity", "stages_of"]
+__all__ = [
+    "LIMIT",
+    "SanityCheck",
+    "Stage",
+    "Step",
+    "check_sanity",
+    "rank_correlation",
+    "shown_steps",
+    "similarity",
+    "stages_of",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -37,6 +47,7 @@ LIMIT = 0.5
 """Rank correlation or SSIM from which on two maps count as alike; an edge detector's are 1, unrelated maps' near 0."""
 
 MOST_STEPS = 8
+SHUFFLES = 3
 _SIDE = 64
 
 
@@ -56,9 +67,9 @@ class Step:
     Args:
         name: the lowest stage destroyed so far.
         stages: how many are.
-        rank: mean over pictures of Spearman's correlation with the trained network's map.
+        rank: mean over pictures and shuffles of Spearman's correlation with the trained network's map.
         ssim: mean of the structural similarity, maps scaled to [0, 1].
-        flat: pictures whose map has become constant; they count as 0 in both.
+        flat: maps that have become constant; they count as 0 in both.
     """
 
     name: str
@@ -80,12 +91,14 @@ class SanityCheck:
     Args:
         steps: from the answer downwards; the last one has no learned weight left.
         pictures: how many were explained.
-        maps: per picture, the trained network's map and then that of every step, [h, w].
+        maps: per picture, the trained network's map and then that of every step of the first shuffle, [h, w].
+        shuffles: how often all of it was done; one alone may give a likeness by chance.
     """
 
     steps: tuple[Step, ...]
     pictures: int
     maps: tuple[tuple[Tensor, ...], ...]
+    shuffles: int = 1
 
     @property
     def outcome(self) -> str:
@@ -117,6 +130,7 @@ class SanityCheck:
             "outcome": self.outcome,
             "verdict": self.verdict,
             "pictures": self.pictures,
+            "shuffles": self.shuffles,
             "limit": LIMIT,
             "steps": [
                 {"down_to": one.name, "stages": one.stages, "rank": one.rank, "ssim": one.ssim, "flat": one.flat}
@@ -132,6 +146,7 @@ def check_sanity(
     questions: Sequence[Question],
     *,
     seed: int = 0,
+    shuffles: int = SHUFFLES,
     progress: Callable[[int], None] | None = None,
 ) -> SanityCheck:
     """Explain pictures again and again while the network is destroyed; it is whole again afterwards.
@@ -142,6 +157,7 @@ def check_sanity(
         images: [1, C, S, S] each, normalised.
         questions: one per picture.
         seed: of the shuffling.
+        shuffles: how often all of it is done.
         progress: told the number of steps done.
 
     Raises:
@@ -156,22 +172,27 @@ def check_sanity(
             code="flat-maps",
         )
     stages = stages_of(classifier)
-    shown = {round(at) for at in np.linspace(1, len(stages), min(MOST_STEPS, len(stages)))}
-    generator = torch.Generator().manual_seed(seed)
-    steps, maps = [], [[one] for one in original]
-    with _restored(classifier):
-        for count, stage in enumerate(stages, start=1):
-            _destroy(classifier, stage, generator)
-            if count not in shown:
-                continue
-            _count_again(classifier, stages[:count], images)
-            found = [explain(classifier, image, question) for image, question in pairs]
-            for kept, one in zip(maps, found, strict=True):
-                kept.append(one)
-            steps.append(_compared(stage.name, count, original, found))
-            if progress is not None:
-                progress(len(steps))
-    return SanityCheck(tuple(steps), len(pairs), tuple(tuple(one) for one in maps))
+    counts = shown_steps(len(stages))
+    found: dict[int, list[list[Tensor]]] = {count: [] for count in counts}
+    for shuffle in range(shuffles):
+        generator = torch.Generator().manual_seed(seed * 1000 + shuffle)
+        with _restored(classifier):
+            for count, stage in enumerate(stages, start=1):
+                _destroy(classifier, stage, generator)
+                if count not in found:
+                    continue
+                _count_again(classifier, stages[:count], images)
+                found[count].append([explain(classifier, image, question) for image, question in pairs])
+                if progress is not None:
+                    progress(sum(map(len, found.values())))
+    steps = [_compared(stages[count - 1].name, count, original, found[count]) for count in counts]
+    maps = [(one, *(found[count][0][at] for count in counts)) for at, one in enumerate(original)]
+    return SanityCheck(tuple(steps), len(pairs), tuple(maps), shuffles)
+
+
+def shown_steps(stages: int) -> tuple[int, ...]:
+    """After how many destroyed stages explanations are made again: at most eight times, always at the end."""
+    return tuple(sorted({round(float(at)) for at in np.linspace(1, stages, min(MOST_STEPS, stages))}))
 
 
 def stages_of(classifier: Classifier) -> list[Stage]:
@@ -229,8 +250,8 @@ def _is_flat(values: Tensor) -> bool:
     return not bool(high - low > 1e-6 * high.abs())
 
 
-def _compared(name: str, count: int, original: Sequence[Tensor], found: Sequence[Tensor]) -> Step:
-    pairs = [(old, new) for old, new in zip(original, found, strict=True) if not _is_flat(old)]
+def _compared(name: str, count: int, original: Sequence[Tensor], shuffled: Sequence[Sequence[Tensor]]) -> Step:
+    pairs = [(old, new) for found in shuffled for old, new in zip(original, found, strict=True) if not _is_flat(old)]
     ranks = [rank_correlation(old, new) for old, new in pairs]
     alike = [similarity(old, new) for old, new in pairs]
     flat = sum(_is_flat(new) for _, new in pairs)

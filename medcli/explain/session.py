@@ -14,7 +14,7 @@ from medcli.explain.engine import Case, Explained, Explaining
 from medcli.explain.examples import choose_examples, own_samples
 from medcli.explain.methods import Explainer
 from medcli.explain.questions import parse_targets
-from medcli.explain.sanity import SanityCheck, check_sanity
+from medcli.explain.sanity import SHUFFLES, SanityCheck, check_sanity, shown_steps, stages_of
 from medcli.explain.sheet import draw_sheet
 from medcli.explain.written import FOLDER, Entry, describe, draw, file_names, write_index, write_maps
 from medcli.models.build import LoadedModel, load_run
@@ -27,7 +27,7 @@ from medcli.runs.members import is_ensemble, read_ensemble
 __all__ = ["Outcome", "Teller", "Wishes", "explain_run"]
 
 SHEET = "sanity.png"
-MOST_CHECKED = 8
+MOST_CHECKED = 6
 """Pictures of a sanity check: each is explained again for every stage of the network."""
 
 
@@ -291,19 +291,19 @@ def _drawn(
 def _checked(
     explaining: Explaining, explainer: Explainer, found: Sequence[Explained], wishes: Wishes, teller: Teller
 ) -> SanityCheck:
-    some = _some(found)
+    some, classifier = _some(found), explaining.classifier
     return check_sanity(
-        explaining.classifier,
+        classifier,
         explainer,
         [one.inputs for one in some],
         [one.question for one in some],
         seed=wishes.seed,
-        progress=teller.progress("stages shuffled", 8),
+        progress=teller.progress("steps of the sanity check", SHUFFLES * len(shown_steps(len(stages_of(classifier))))),
     )
 
 
 def _some(found: Sequence[Explained]) -> list[Explained]:
-    """At most eight explanations, spread over all."""
+    """At most six explanations, spread over all."""
     count = min(MOST_CHECKED, len(found))
     return [found[int((number + 0.5) * len(found) / count)] for number in range(count)]
 

@@ -73,7 +73,7 @@ def draw(one: Explained, explainer: Explainer, preprocessing: Preprocessing, pat
         RunFailure: it cannot be written.
     """
     caption = Caption(
-        one.case.name,
+        one.case.name if one.case.kind else Path(one.case.name).name,
         f"{one.question.name} · {scores} {one.probability:.2f}",
         _truth(one),
         explainer.title,
