@@ -164,7 +164,11 @@ def decision(axes: Axes, curve: DecisionCurve) -> None:
 def confusion(axes: Axes, counts: npt.NDArray[np.int64], names: Sequence[str]) -> None:
     """Counts, shaded by the share of their row."""
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    edges = np.arange(len(counts) + 1) - 0.5
+    # A mesh stays sharp in print, which the one-pixel cells of an image do not.
+    axes.pcolormesh(edges, edges, shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(aspect="equal")
+    axes.invert_yaxis()
     size = 9 if len(names) <= 8 else 7
     for row in range(len(counts)):
         for column in range(len(counts)):

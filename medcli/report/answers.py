@@ -351,7 +351,7 @@ def _explained(subject: Subject) -> Answer:
     if subject.explained.cases:
         methods = ", ".join(dict.fromkeys(case.method for case in subject.explained.cases if case.method))
         return _auto(f"{len(subject.explained.cases)} pictures by {methods} in section Examples and errors.")
-    return _author("nothing was explained; `medcli explain RUN IMAGES --save 12` puts pictures into the run")
+    return _author("nothing was explained; `medcli explain RUN --save 12` puts pictures into the run")
 
 
 def _internal(subject: Subject, judged: Judged) -> Answer:

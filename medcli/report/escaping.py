@@ -20,10 +20,12 @@ def html_text(text: str) -> str:
 def markdown_text(text: str) -> str:
     """Escaped Markdown in one line, with `code` between backticks kept."""
     parts = _CODE.split(_clean(text).replace("\n", " "))
-    # Every second part stood between backticks, where only the bar of a table still means something.
-    return "".join(
-        f"`{part.replace('|', chr(92) + '|')}`" if index % 2 else _escaped(part) for index, part in enumerate(parts)
-    )
+    return "".join(_code(part) if index % 2 else _escaped(part) for index, part in enumerate(parts))
+
+
+def _code(text: str) -> str:
+    """Between backticks only the bar of a table means something; what looks like a tag is not left to the reader."""
+    return _escaped(text) if "<" in text else f"`{text.replace('|', chr(92) + '|')}`"
 
 
 def sentence(text: str) -> str:

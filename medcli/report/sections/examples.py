@@ -46,7 +46,7 @@ def examples_section(subject: Subject) -> Section:
         blocks.append(Notice(text))
     elif subject.facts is not None:
         why = "no explained pictures are in the run"
-        blocks.append(Absent("explanations", why, f"medcli explain {subject.source} IMAGES --save 12"))
+        blocks.append(Absent("explanations", why, f"medcli explain {subject.source} --save 12"))
     else:
         blocks.append(Absent("explanations", "they need the model and the images, and predictions have neither"))
     if explained.problems:
