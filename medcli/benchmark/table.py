@@ -15,7 +15,17 @@ from medcli.benchmark.rows import Row, Timing
 if TYPE_CHECKING:
     from medcli.benchmark.plan import BenchmarkPlan
 
-__all__ = ["HEADLINE", "conditions_text", "csv_text", "failures", "front_of", "markdown_text", "table_text", "value_of"]
+__all__ = [
+    "HEADLINE",
+    "conditions_text",
+    "csv_text",
+    "failures",
+    "front_of",
+    "legend_text",
+    "markdown_text",
+    "table_text",
+    "value_of",
+]
 
 MIB = 2**20
 HEADLINE = "auc"
@@ -208,6 +218,15 @@ def _front(rows: Sequence[Row]) -> frozenset[str]:
     return front_of(rows, sizes[0])[1] if sizes and len(rows) > 1 else frozenset()
 
 
+def legend_text(rows: Sequence[Row]) -> str:
+    """What the mark behind some names means; empty where there is none."""
+    if not _front(rows):
+        return ""
+    size = min(timing.batch_size for row in rows for timing in row.timings)
+    other = "has a higher AUC" if front_of(rows, size)[0] == HEADLINE else "has fewer parameters"
+    return f"{MARK} no other row is at once faster (batch {size}) and {other}"
+
+
 def failures(rows: Sequence[Row]) -> list[str]:
     """One sentence per row and reason of what is missing."""
     found: list[str] = []
@@ -253,10 +272,9 @@ def markdown_text(rows: Sequence[Row], plan: BenchmarkPlan) -> str:
         *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines),
         "",
     ]
-    if any(cell.endswith(f" {MARK}") for line in lines for cell in line[:1]):
-        against = front_of(rows, plan.speed.batch_sizes[0])[0]
-        other = "a higher AUC" if against == HEADLINE else "fewer parameters"
-        text += [f"{MARK} no other row is at once faster (batch {plan.speed.batch_sizes[0]}) and has {other}.", ""]
+    legend = legend_text(rows)
+    if legend:
+        text += [f"{legend}.", ""]
     lost = failures(rows)
     if lost:
         text += ["Not measured:", "", *(f"- {sentence}" for sentence in lost), ""]

@@ -18,7 +18,7 @@ from medcli.benchmark.front import pareto_front
 from medcli.benchmark.items import Item
 from medcli.benchmark.picture import draw_latency
 from medcli.benchmark.rows import Facts, Learning, Row, Timing, append_row, row_from_json, row_to_json
-from medcli.benchmark.table import csv_text, front_of, table_text
+from medcli.benchmark.table import csv_text, front_of, legend_text, table_text
 from medcli.errors import UsageProblem
 
 FACTS = Facts(
@@ -98,6 +98,9 @@ def test_the_front_takes_auc_where_it_is_known_and_leaves_difference_models_out(
     change = row("e", 1, params=1)
     change = replace(change, item=replace(change.item, kind="difference"))
     assert "difference medcli/e" not in front_of([*rows, change], 1)[1]
+    assert legend_text(rows) == "* no other row is at once faster (batch 1) and has fewer parameters"
+    assert "a *" in table_text(rows)
+    assert not legend_text(rows[:1])
     judged = [row("a", 10, auc=0.8), row("b", 20, auc=0.7), row("c", 30, auc=0.9)]
     assert front_of(judged, 1) == ("auc", {"architecture medcli/a", "architecture medcli/c"})
 

@@ -164,7 +164,7 @@ def _summary(row: Row) -> str:
 
 def _say(output: Output, result: BenchmarkResult, comparison: Comparison | None) -> ExitCode:
     from medcli.benchmark.report import result_to_json
-    from medcli.benchmark.table import conditions_text, failures, table_text
+    from medcli.benchmark.table import conditions_text, failures, legend_text, table_text
 
     run = str(result.run.path)
     status = ExitCode.PARTIAL if result.failed else ExitCode.DONE
@@ -179,7 +179,7 @@ def _say(output: Output, result: BenchmarkResult, comparison: Comparison | None)
         lost = failures(result.rows)
         if lost:
             lines += ["not measured:", *(f"  {sentence}" for sentence in lost), ""]
-        lines.append(conditions_text(result.rows))
+        lines += [text for text in (legend_text(result.rows), conditions_text(result.rows)) if text]
         if comparison is not None:
             lines += ["", *_compared(comparison)]
         return "\n".join([*(line for line in lines), f"results: {run}"])
