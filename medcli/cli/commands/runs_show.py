@@ -155,7 +155,8 @@ def _data_facts(run: RunDirectory) -> dict[str, Any]:
         counts = {split: int(part["count"]) for split, part in record["splits"].items()}
         target = record["target"]
         classes = target["class_names"] or [output["name"] for output in target["outputs"]]
-        text = f"{record['name']} ({record['origin']}), {target['task']}: {', '.join(map(str, classes))}"
+        named = f": {', '.join(map(str, classes))}" if classes else ""
+        text = f"{record['name']} ({record['origin']}), {target['task']}{named}"
         skipped = [(str(name), str(reason)) for name, reason in record.get("skipped", ())]
     except (MedcliError, KeyError, TypeError, ValueError, AttributeError):
         return {}
@@ -230,11 +231,19 @@ def _next_steps(one: Summary) -> tuple[str, ...]:
     # A run that trained nothing (`--strategy knn`) has nothing to go on from.
     goes_on = RunDirectory(one.path).checkpoint_file.is_file()
     if one.state == "completed":
+        if one.command.startswith("diffmap"):
+            return (_after_diffmap(one), f"{again} --extend 10` trains 10 epochs longer")
         use = f"`medcli evaluate {one.path}` shows every figure; `medcli predict {one.path} IMAGES` uses the model"
         return (use, f"{again} --extend 10` trains 10 epochs longer") if goes_on else (use,)
     if one.state in ("interrupted", "failed") and goes_on:
         return (f"{again}` continues it",)
     return ()
+
+
+def _after_diffmap(one: Summary) -> str:
+    if one.command == "diffmap pretrain":
+        return f"`medcli diffmap train --data PAIRS --encoder-from {one.path}` goes on from this encoder"
+    return f"`{one.path / 'plots' / 'examples.png'}` shows maps of validation pairs beside the truth"
 
 
 def _after_ensemble(one: Summary) -> tuple[str, ...]:
