@@ -43,6 +43,6 @@ def write_results(result: BenchmarkResult) -> None:
     folder = result.run.path
     replace_text(folder / "results.json", json.dumps(result_to_json(result), indent=1, allow_nan=False) + "\n")
     replace_text(folder / "results.csv", csv_text(result.rows))
-    replace_text(folder / "results.md", markdown_text(result.rows, result.plan))
+    replace_text(folder / "results.md", markdown_text(result.rows))
     for size in result.plan.speed.batch_sizes:
         draw_latency(result.rows, size, result.run.plots / f"latency-batch{size}.png")

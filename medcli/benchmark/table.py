@@ -6,14 +6,11 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medcli.benchmark.front import pareto_front
 from medcli.benchmark.protocol import PROTOCOL
 from medcli.benchmark.rows import Row, Timing
-
-if TYPE_CHECKING:
-    from medcli.benchmark.plan import BenchmarkPlan
 
 __all__ = [
     "HEADLINE",
@@ -260,7 +257,7 @@ def conditions_text(rows: Sequence[Row]) -> str:
     return ", ".join(parts)
 
 
-def markdown_text(rows: Sequence[Row], plan: BenchmarkPlan) -> str:
+def markdown_text(rows: Sequence[Row]) -> str:
     """The whole result as Markdown: table, what is missing, conditions, protocol."""
     columns, lines = _grid(rows, marked=_front(rows))
     words = {"model", "state", "lr"}
