@@ -12,6 +12,7 @@ import torch
 
 from medcli.data.batches import open_batches
 from medcli.data.dataset import DataSet, ImageSource, Preprocessing, Samples
+from medcli.data.decode import UnreadableImage
 from medcli.data.load import load_data
 from medcli.data.subset import SelectedImages
 from medcli.errors import RunFailure, UsageProblem
@@ -40,6 +41,7 @@ __all__ = [
     "neighbours_of",
     "network_of_architecture",
     "network_of_run",
+    "query_of",
     "set_of_run",
 ]
 
@@ -232,14 +234,11 @@ def look_at(network: Network, dataset: DataSet, compute: ComputeSettings, data: 
     return Seen(embeddings, tuple(images), cached, tuple(skipped))
 
 
-def neighbours_of(
-    image: str, network: Network, seen: Seen, compute: ComputeSettings, window: str | None
-) -> tuple[Samples, tuple[Neighbour, ...]]:
-    """The image that was asked about, and its nearest ones.
+def query_of(image: str, network: Network, window: str | None) -> Samples:
+    """The one image that is asked about, read once to be sure of it.
 
     Raises:
-        UsageProblem: not one image.
-        RunFailure: it cannot be read.
+        UsageProblem: not one image, or one that cannot be read.
     """
     entries = list_inputs([image], window or network.preprocessing.window)
     if len(entries) != 1:
@@ -249,12 +248,21 @@ def neighbours_of(
             hint="name one image file",
             code="several-images",
         )
-    query = Samples(
-        np.array([image]), SelectedImages(entries[0].images, np.array([entries[0].index])), np.zeros(1, dtype=np.int64)
-    )
+    only = SelectedImages(entries[0].images, np.array([entries[0].index]))
+    try:
+        only.read(0)
+    except UnreadableImage as problem:
+        raise UsageProblem(
+            f"`{problem.path}` cannot be read: {problem.reason}", where="--neighbours", code="unreadable-images"
+        ) from None
+    return Samples(np.array([image]), only, np.zeros(1, dtype=np.int64))
+
+
+def neighbours_of(query: Samples, network: Network, seen: Seen, compute: ComputeSettings) -> tuple[Neighbour, ...]:
+    """The images nearest to the one that was asked about."""
     batches = open_batches(query, network.preprocessing, batch_size=1, workers=0)
     row = _extractor(network, compute).features(batches).rows[0].numpy()
-    return query, nearest_images(row, seen.embeddings, SHOWN)
+    return nearest_images(row, seen.embeddings, SHOWN)
 
 
 def _extractor(network: Network, compute: ComputeSettings) -> Extractor:

@@ -33,7 +33,7 @@ def features(source: ArchitectureOrRun, flags: Flags) -> ExitCode | None:
         medcli features runs/NAME --data xrays/ --neighbours a.png --out alike.png
         medcli features deit_tiny_patch16_224 --weights deit.safetensors --data breastmnist.npz --plot pca
     """
-    from medcli.explain.features_session import look_at, neighbours_of
+    from medcli.explain.features_session import look_at, neighbours_of, query_of
     from medcli.settings.groups import ComputeSettings, DataSettings, FeatureSettings
     from medcli.settings.resolve import resolve
 
@@ -46,6 +46,8 @@ def features(source: ArchitectureOrRun, flags: Flags) -> ExitCode | None:
     for note in dataset.notes:
         output.note(f"note: {note}")
     panels = _panels(dataset, resolved, wanted)
+    window = None if resolved.origin("window").layer == "default" else resolved.values["window"]
+    query = query_of(wanted.neighbours, network, window) if wanted.neighbours else None
     seen = look_at(network, dataset, compute, resolved.group(DataSettings), output)
     for name, reason in seen.skipped:
         output.warn(f"left out {name}: {reason}")
@@ -74,9 +76,8 @@ def features(source: ArchitectureOrRun, flags: Flags) -> ExitCode | None:
         heading = f"{'t-SNE' if wanted.plot == 'tsne' else 'PCA'} of {network.name} · {dataset.name}"
         draw_scatter(embeddings, projection, panels, heading, files["plot"])
         parts.append(f"plot written to {files['plot']}")
-    if wanted.neighbours:
-        window = None if resolved.origin("window").layer == "default" else resolved.values["window"]
-        query, found = neighbours_of(wanted.neighbours, network, seen, compute, window)
+    if query is not None:
+        found = neighbours_of(query, network, seen, compute)
         _draw_sheet(wanted.neighbours, query, found, seen, network, files["neighbours"])
         result["neighbours"] = [
             {"id": one.id, "split": one.split, "label": one.label, "distance": one.distance} for one in found
