@@ -4,9 +4,9 @@
     python bench/diffmap_memory.py run        # longitudinal-subtract-big at 512², one pair, on this machine
     python bench/diffmap_memory.py run --device cuda --batch-size 4
 
-`count` runs on the meta device: every tensor that autograd keeps, by its storage, in float32; beside it weights, gradients
-and the two moments of AdamW, 16 bytes for each parameter. `run` measures processor or GPU memory, each case in a process
-of its own.
+`count` runs on the meta device: every tensor that autograd keeps, by its storage, in float32; beside it weights,
+gradients and the two moments of AdamW, 16 bytes for each parameter. `run` measures processor or GPU memory, each case
+in a process of its own.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ def count(batch_size: int) -> None:
     import torch
     from medcli_longitudinal import models
 
-    print(
-        f"| network | parameters | the document's | kept for backward, GiB | with weights and AdamW, GiB | the document's |"
-    )
+    print("| network | parameters | the document's | kept, GiB | with weights and AdamW, GiB | the document's |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name in NAMES:
         with torch.device("meta"):
