@@ -23,7 +23,7 @@ from medcli.data.target import Target
 from medcli.errors import UsageProblem, nearest
 from medcli.settings.groups import DataSettings
 
-__all__ = ["load_data"]
+__all__ = ["load_data", "patients_by_pattern"]
 
 SHOWN = 8
 
@@ -150,7 +150,7 @@ def _with_patients(cases: Cases, settings: DataSettings) -> Cases:
         return cases
     if cases.patients is not None:
         raise UsageProblem("`--patient-column` and `--patient-pattern` exclude each other", code="two-patients")
-    return replace(cases, patients=patients_by_pattern(cases.ids.tolist(), settings.patient_pattern))
+    return replace(cases, patients=patients_by_pattern(cases.ids, settings.patient_pattern))
 
 
 def patients_by_pattern(names: Sequence[str], text: str) -> npt.NDArray[np.str_]:

@@ -19,10 +19,11 @@ from medcli.data.synthetic.rendering import Exposure, attenuation, develop, draw
 from medcli.diffmap.pairs import Drawn
 from medcli.diffmap.story import Story, draw_story
 
-__all__ = ["TRIES", "DrawnPair", "cleaned", "draw_devices", "draw_phantom_pair", "patient_name"]
+__all__ = ["TRIES", "DrawnPair", "cleaned", "draw_devices", "draw_phantom_pair", "patient_name", "visible"]
 
 FLOOR = 0.015  # smaller differences are the grey scale's, not the patient's
 SMALLEST = 50 / 512**2  # share of the image; specks below come from where two findings overlap
+SEEN = 0.001  # share of the image that a change must fill, as much as a nodule of an eighth of a lung's width
 TRIES = 20
 
 
@@ -68,10 +69,15 @@ def draw_phantom_pair(drawn: Drawn, story: Story | None = None) -> DrawnPair:
     for stream in tale.spawn(TRIES):
         told = story or draw_story(stream, anatomy, quiet=quiet)
         pair = _render(drawn, anatomy, told, poses, devices, films)
-        if story is not None or told.nuisance_only or pair.target.any():
+        if story is not None or told.nuisance_only or visible(pair.target):
             break
         films = nuisance.spawn(3)
     return pair
+
+
+def visible(target: npt.NDArray[np.float32]) -> bool:
+    """Whether a change is large enough to be asked for."""
+    return float((target != 0).mean()) >= SEEN
 
 
 def cleaned(difference: Floats, changed: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:

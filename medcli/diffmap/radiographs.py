@@ -30,7 +30,7 @@ from medcli.data.synthetic.shapes import (
 )
 from medcli.diffmap.nuisance import Film, Warp, draw_film, draw_warp, exposed
 from medcli.diffmap.pairs import Drawn
-from medcli.diffmap.phantom import TRIES, DrawnPair, cleaned, draw_devices
+from medcli.diffmap.phantom import TRIES, DrawnPair, cleaned, draw_devices, visible
 from medcli.diffmap.reading import squared_image
 from medcli.diffmap.registration import register, rough_agreement
 from medcli.diffmap.story import Story, draw_story
@@ -70,7 +70,7 @@ class Fitted:
 
     def laid(self, cover: npt.NDArray[Any]) -> Image:
         """Something drawn on the phantom's grid, on the film's."""
-        return map_coordinates(np.asarray(cover, np.float32), self.at, order=1, mode="constant", output=np.float32)
+        return _moved(np.asarray(cover, np.float32), self.at)
 
 
 @lru_cache(maxsize=8)
@@ -135,7 +135,7 @@ def draw_radiograph_pair(drawn: Drawn, fitted: Fitted, story: Story | None = Non
     for stream in tale.spawn(TRIES):
         told = story or draw_story(stream, fitted.anatomy, quiet=quiet)
         pair = _render(drawn, fitted, told, warps, devices, films, size)
-        if story is not None or told.nuisance_only or pair.target.any():
+        if story is not None or told.nuisance_only or visible(pair.target):
             break
     return pair
 
@@ -178,7 +178,7 @@ def _render(
 
 
 def _moved(image: Image, at: Image) -> Image:
-    return map_coordinates(image, at, order=1, mode="constant", output=np.float32)
+    return np.asarray(map_coordinates(image, at, order=1, mode="constant", output=np.float32), dtype=np.float32)
 
 
 def _painted(fitted: Fitted, findings: Findings) -> Image:

@@ -397,7 +397,7 @@ def _judged(
     overlap = float(valid.sum() / max(1, fixed_valid.sum()))
     before, after = _alike(baseline, followup, both), _alike(warped, followup, valid)
     failures = []
-    if after < min(LEAST_AGREEMENT, before):
+    if after < LEAST_AGREEMENT:
         failures.append(f"the images agree too little ({after:.2f})")
     if after < before - 0.02:
         failures.append(f"agreement fell from {before:.2f} to {after:.2f}")

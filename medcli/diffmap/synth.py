@@ -327,8 +327,8 @@ def _write_nifti(path: Path, image: npt.NDArray[np.float32]) -> None:
         raise UsageProblem(
             "writing NIfTI needs nibabel", where="--format", hint="pip install 'medcli[diffmap]'", code="missing-extra"
         ) from None
-    volume = nib.Nifti1Image(np.ascontiguousarray(image.T), None)  # type: ignore[no-untyped-call]
+    volume = nib.Nifti1Image(np.ascontiguousarray(image.T), None)
     # No orientation is declared: the first axis runs along the columns, as everybody reads it then.
     volume.header.set_qform(None, 0)
     volume.header.set_sform(None, 0)
-    nib.save(volume, path)  # type: ignore[attr-defined]
+    nib.save(volume, path)
