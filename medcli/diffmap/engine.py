@@ -84,6 +84,13 @@ def make_ready(plan: DifferencePlan, *, progress: Callable[[str, int, int], None
             hint="start it without torchrun or `accelerate launch`",
             code="one-process",
         )
+    if loss.adversarial and plan.image_size < LEAST_JUDGED:
+        raise UsageProblem(
+            f"`--adversarial` judges patches of pictures of at least {LEAST_JUDGED} pixels a side",
+            where="--image-size",
+            hint=f"--image-size {LEAST_JUDGED}",
+            code="bad-image-size",
+        )
     device = own_device(plan, where)
     precision = choose_precision(compute.precision, device)
     accelerator, _ = join(plan, device, precision)
@@ -99,13 +106,6 @@ def make_ready(plan: DifferencePlan, *, progress: Callable[[str, int, int], None
     notes += storage_notes(batches)
     judge_of = None
     if loss.adversarial:
-        if plan.image_size < LEAST_JUDGED:
-            raise UsageProblem(
-                f"`--adversarial` judges patches of pictures of at least {LEAST_JUDGED} pixels a side",
-                where="--image-size",
-                hint=f"--image-size {LEAST_JUDGED}",
-                code="bad-image-size",
-            )
         judge_of = build_discriminator(model, 2 if plan.masks else 3)
     learner = Learner(network, judge_of, frozen=plan.difference.freeze_encoder).to(device)
     ema: Ema | None = None

@@ -57,17 +57,7 @@ def pairs_to_learn(settings: DataSettings, tables: Tables, *, size: int, how: Ho
         UsageProblem: no pairs there, pairs without maps, or too few to fill a split.
     """
     source = _one(settings, tables, size)
-    pairs = _pairs(source)
-    without = [pair.identifier for pair in pairs.pairs if pair.map is None and pair.drawn is None]
-    if without:
-        raise UsageProblem(
-            f"{len(without)} of {len(pairs)} pairs have no true map ({', '.join(without[:3])}"
-            f"{', …' if len(without) > 3 else ''})",
-            where=settings.data[0],
-            hint="`medcli diffmap synth --source FOLDER` makes pairs with maps from radiographs",
-            code="no-maps",
-        )
-    pairs = replace(pairs, name=source.named.name)
+    pairs = replace(_pairs(source, mapped=True), name=source.named.name)
     return pair_set(
         pairs, source.path, size=size, how=how, window=settings.window, limit=settings.limit, seed=settings.split_seed
     )
@@ -84,7 +74,7 @@ def pictures_to_learn(settings: DataSettings, tables: Tables, *, size: int) -> D
         return load_data(DataSettings(data=settings.data, limit=settings.limit, image_size=size))[0]
     folder = Path(source.path).expanduser()
     try:
-        pairs = _pairs(source)
+        pairs = _pairs(source, mapped=False)
     except UsageProblem as problem:
         if problem.code != "no-pairs":
             raise
@@ -127,10 +117,20 @@ def _one(settings: DataSettings, tables: Tables, size: int) -> _Source:
     return _Source(sets[0], size)
 
 
-def _pairs(source: _Source) -> PairSet:
+def _pairs(source: _Source, *, mapped: bool) -> PairSet:
+    """Pairs with splits; `mapped` refuses those without a true map."""
     limit, share = source.settings.limit, PATTERN.count("train") / len(PATTERN)
     count = DEFAULT_PAIRS if limit is None else max(len(PATTERN), math.ceil(limit / share))
     pairs = load_pairs(source.path, count=count, size=source.size)
+    without = [pair.identifier for pair in pairs.pairs if pair.map is None and pair.drawn is None]
+    if mapped and without:
+        raise UsageProblem(
+            f"{len(without)} of {len(pairs)} pairs have no true map ({', '.join(without[:3])}"
+            f"{', …' if len(without) > 3 else ''})",
+            where="--data",
+            hint="`medcli diffmap synth --source FOLDER` makes pairs with maps from radiographs",
+            code="no-maps",
+        )
     return with_splits(pairs, source.settings.split, source.settings.split_seed)
 
 

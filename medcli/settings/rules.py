@@ -72,6 +72,12 @@ _NEEDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("probe_epochs", "strategy", ("lp-ft",)),
     ("feature_views", "strategy", ("frozen",)),
     ("nearest", "strategy", ("knn",)),
+    ("adversarial_weight", "adversarial", (True,)),
+    ("adversarial_from", "adversarial", (True,)),
+    ("discriminator_lr", "adversarial", (True,)),
+    ("changed_weight", "loss", ("weighted-l1-l2", None)),
+    ("order_swap", "register", ("affine", "bspline")),
+    ("mask_ratio", "mask_mode", ("random",)),
     ("head_lr", "strategy", ("layerwise", "gradual", "full", "lp-ft")),
 )
 """A setting, the setting it depends on, and the values under which it acts."""
@@ -79,7 +85,7 @@ _NEEDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
 
 def _inert(setting: str, needed: str, values: tuple[Any, ...]) -> Check:
     flag, other = all_fields()[setting].flag, all_fields()[needed].flag
-    wanted = " or ".join(other if value is True else f"{other} {value}" for value in values)
+    wanted = " or ".join(other if value is True else f"{other} {value}" for value in values if value is not None)
 
     def check(now: Situation) -> Iterator[Complaint]:
         # A file may hold `focal_gamma` for the day the loss is focal; a flag beside another loss is a mistake.
