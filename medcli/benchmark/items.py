@@ -36,6 +36,7 @@ class Item:
         params: parameters of the backbone as its card says, or None.
         gmacs: multiply-adds in 10^9 as its card says, or None; only used to guess how long it takes.
         fault: why it cannot be measured here, as far as that is known without importing anything.
+        toy: whether its card says that it was made for tests.
     """
 
     kind: Kind
@@ -47,6 +48,7 @@ class Item:
     params: int | None = None
     gmacs: float | None = None
     fault: str = ""
+    toy: bool = False
 
     @property
     def key(self) -> str:
@@ -187,7 +189,16 @@ def _item(registry: Registry, entry: Entry) -> Item:
     if card is None:
         return Item(kind, entry.qualified, label, entry.origin)
     return Item(
-        kind, entry.qualified, label, entry.origin, card.family, card.input_size, card.params, card.gmacs, fault
+        kind,
+        entry.qualified,
+        label,
+        entry.origin,
+        card.family,
+        card.input_size,
+        card.params,
+        card.gmacs,
+        fault,
+        toy=card.modalities == ("test",),
     )
 
 

@@ -101,6 +101,8 @@ def test_the_front_takes_auc_where_it_is_known_and_leaves_difference_models_out(
     assert legend_text(rows) == "* no other row is at once faster (batch 1) and has fewer parameters"
     assert "a *" in table_text(rows)
     assert not legend_text(rows[:1])
+    toy = replace(change, item=replace(change.item, kind="architecture", toy=True))
+    assert front_of([*rows, toy], 1) == front_of(rows, 1)
     judged = [row("a", 10, auc=0.8), row("b", 20, auc=0.7), row("c", 30, auc=0.9)]
     assert front_of(judged, 1) == ("auc", {"architecture medcli/a", "architecture medcli/c"})
 

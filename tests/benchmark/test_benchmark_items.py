@@ -80,6 +80,10 @@ def test_what_means_nothing_is_refused(
     assert hint in (problem.value.hint or "")
 
 
+def test_a_card_says_what_is_a_toy() -> None:
+    assert [item.toy for item in choose_items(discover(), ("echo", "custom1"))] == [True, False]
+
+
 def test_items_survive_json() -> None:
     for item in choose_items(discover(), ("custom1", "siamese-unet")):
         assert item_from_json(json.loads(json.dumps(item_to_json(item)))) == item
