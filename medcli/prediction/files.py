@@ -106,7 +106,9 @@ def _decoded(
             yield entry, read(entry)
         return
     ahead: deque[tuple[Input, Future[npt.NDArray[Any] | Failure]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    # Each decoding thread would start torch's own pool for every resize; the cores are the network's meanwhile.
+    intra_op = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             for entry in inputs:
                 ahead.append((entry, pool.submit(read, entry)))
@@ -119,6 +121,7 @@ def _decoded(
         finally:
             for _, future in ahead:
                 future.cancel()
+            torch.set_num_threads(intra_op)
 
 
 def _as_tensor(planes: npt.NDArray[Any], channels: int) -> torch.Tensor:
