@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from medcli.data.target import Target
 from medcli.evaluation.calibrator import Calibrator, Method
@@ -68,7 +69,7 @@ def _columns(graph: Nodes, table: str, first: int, stop: int, *, axis: int) -> s
     return graph("Slice", table, graph.whole(first), graph.whole(stop), graph.whole(axis))
 
 
-def _number(graph: Nodes, value: float | Sequence[float]) -> str:
+def _number(graph: Nodes, value: npt.ArrayLike) -> str:
     return graph.constant(value, np.float64)
 
 
@@ -78,11 +79,10 @@ def _finite(graph: Nodes, margin: str) -> str:
 
 def _tamed(graph: Nodes, logits: str) -> str:
     """Without infinities: an impossible class stands far below the likeliest one, and below all that are finite."""
-    axes = {"keepdims": 1}
     impossible = graph("IsInf", logits, detect_positive=0)
-    largest = graph("ReduceMax", logits, graph.whole(-1), **axes)
+    largest = graph("ReduceMax", logits, graph.whole(-1), keepdims=1)
     floor = graph("Sub", largest, _number(graph, LARGEST_LOGIT))
-    lowest = graph("ReduceMin", graph("Where", impossible, _number(graph, np.inf), logits), graph.whole(-1), **axes)
+    lowest = graph("ReduceMin", graph("Where", impossible, _number(graph, np.inf), logits), graph.whole(-1), keepdims=1)
     return graph("Where", impossible, graph("Min", floor, lowest), logits)
 
 
