@@ -149,13 +149,19 @@ MeasuredItems = Annotated[
 RunArgument = Annotated[str, Positional("RUN", "run directory", "run")]
 RunsArgument = Annotated[tuple[str, ...], Positional("RUN", "run directories", "run", required=True)]
 RunOrArchitecture = Annotated[
-    str, Positional("RUN|ARCH", "run directory, or architecture whose weights bring a classifier", "run|architecture")
+    str,
+    Positional(
+        "RUN|BUNDLE|ARCH",
+        "run directory, exported bundle, or architecture whose weights bring a classifier",
+        "run|dir|architecture",
+    ),
 ]
 Judged = Annotated[
     str,
     Positional(
-        "RUN|PREDICTIONS|ARCH",
-        "run directory, predictions file (.npz of ours, table of any tool), or architecture with `--weights`",
+        "RUN|BUNDLE|PREDICTIONS|ARCH",
+        "run directory, exported bundle, predictions file (.npz of ours, table of any tool), or architecture with "
+        "`--weights`",
         "run|path|architecture",
     ),
 ]

@@ -69,8 +69,24 @@ CHEAPER = {
     "medcli benchmark --resume runs/20261121T101500Z-benchmark-custom1-1a2b --time-limit 1200": AS_WRITTEN,
     "medcli report runs/NAME": "--bootstrap 20",
     "medcli report runs/NAME --format html,md --checklist claim --out study": "--bootstrap 20",
+    "medcli ensemble resnet18 --members 5 --data breastmnist.npz --preset medmnist-28": f"{SMALL} --members 2",
+    "medcli ensemble resnet18 densenet121 --members 4 --data xrays/ --out committee": f"{SMALL} --members 2",
+    "medcli ensemble deit_tiny_patch16_224 --weights deit.safetensors --share-backbone --members 10 --data xrays/": (
+        f"{SMALL} --members 2"
+    ),
+    "medcli ensemble runs/A runs/B --weights-by val": AS_WRITTEN,
+    "medcli ensemble predictions.npz other.npz --out pooled": AS_WRITTEN,
+    "medcli ensemble --resume runs/20261121T101500Z-ensemble-resnet18-1a2b": AS_WRITTEN,
     "medcli data synth --images 200 --size 64 --out phantoms": AS_WRITTEN,
     "medcli data synth synthetic/chest --task multilabel --seed 7 --out phantoms-multilabel": "--images 20",
+    "medcli data synth synthetic/chest-pairs --pairs 50 --size 128 --out pairs": "--pairs 3 --size 32 --out p1",
+    "medcli diffmap synth --pairs 200 --out pairs": "--pairs 3 --image-size 32 --out p2",
+    "medcli diffmap synth --pairs 500 --source chest-xrays/ --patient-pattern '^([0-9]+)_' --out painted-pairs": (
+        "--pairs 1 --image-size 64"
+    ),
+    "medcli diffmap synth --pairs 100 --nuisance 2 --nuisance-only 0.5 --seed 7 --format nifti --out hard-pairs": (
+        "--pairs 3 --image-size 32"
+    ),
 }
 # What has to be done before an example that builds on another.
 AFTER = {
@@ -83,6 +99,8 @@ AFTER = {
         "medcli models fetch resnet18",
     ),
     "medcli models verify resnet18 --weights in1k --json": "medcli models fetch resnet18",
+    "medcli predict bundles/NAME-onnx images/": "medcli export runs/NAME",
+    "medcli evaluate bundles/NAME-onnx --data siteC/ --operating-point sens=0.95": "medcli export runs/NAME",
     "medcli search resnet18 --strategy layerwise --data xrays/ --pruner hyperband --timeout 7200": (
         "medcli models fetch resnet18"
     ),
@@ -151,6 +169,17 @@ def draw_archive(path: Path) -> None:
     np.savez(path, **arrays)
 
 
+def write_chests(root: Path) -> None:
+    """Six films that a phantom can be fitted to, since they are phantoms."""
+    from medcli.data.synthetic.source import PhantomImages, draw_cases
+
+    images = PhantomImages(draw_cases(30, 5, task="multiclass"), 5, 128)
+    first = np.unique(images.cases.patient, return_index=True)[1][:6]
+    (root / "chest-xrays").mkdir()
+    for index in first.tolist():
+        Image.fromarray(images.read(index).pixels).save(root / f"chest-xrays/{index:04d}_0.png")
+
+
 def write_predictions(root: Path) -> None:
     """Good and calibrated ones, so that they keep the limits of the example, and those of another tool."""
     from medcli.data.target import Target
@@ -163,6 +192,8 @@ def write_predictions(root: Path) -> None:
         root / "predictions.npz", Predictions(ids, labels, logits, Target("binary", ("no", "yes")), split="test")
     )
     random = np.random.default_rng(5)
+    other = (logits + random.normal(size=logits.shape)).astype(np.float32)
+    save_predictions(root / "other.npz", Predictions(ids, labels, other, Target("binary", ("no", "yes")), split="test"))
     for split in ("val", "test"):
         drawn = random.normal(size=(200, 2))
         truth = (random.random(200) < 1 / (1 + np.exp(drawn[:, 0] - drawn[:, 1]))).astype(np.int64)
@@ -250,7 +281,7 @@ def train_runs(root: Path) -> None:
 
     def train(out: str, code: int, *more: str) -> None:
         words = ("train", "timm/test_resnet", "--data", "xrays/", "--patient-pattern", r"(person\d+)_", *more)
-        small = ("--image-size", "32", "--batch-size", "8", "--workers", "0", "--out", out)
+        small = ("--image-size", "32", "--batch-size", "8", "--workers", "0", "--dropout", "0.2", "--out", out)
         done = cli(*words, *small, in_process=True)
         assert done.code == code, done.stderr
 
@@ -274,6 +305,10 @@ def train_runs(root: Path) -> None:
         patch.setattr(loop, "learn_epoch", stop_in_the_second)
         train("runs/20261121T101500Z-train-resnet18-1a2b", 130, "--epochs", "2")
     small = ("--image-size", "32", "--workers", "0", "--limit", "8", "--epochs", "1", "--trials", "1")
+    several = ("--members", "2", "--out", "runs/20261121T101500Z-ensemble-resnet18-1a2b")
+    tiny = ("--image-size", "32", "--workers", "0", "--limit", "8", "--epochs", "1")
+    done = cli("ensemble", "timm/test_resnet", "--data", "xrays/", *tiny, *several, in_process=True)
+    assert done.code == 0, done.stderr
     found = ("search", "timm/test_resnet", "--data", "xrays/", "--out", "runs/20261121T101500Z-search-resnet18-1a2b")
     done = cli(*found, *small, in_process=True)
     assert done.code == 0, done.stderr
@@ -293,6 +328,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw_archive(root / "breastmnist.npz")
     write_predictions(root)
     write_scans(root)
+    write_chests(root)
     write_weights(root)
     (root / "space.toml").write_text("[space]\nlr = { low = 1e-5, high = 1e-2, log = true }\nbatch_size = [4, 8]\n")
     (root / "experiments").mkdir()

@@ -37,6 +37,8 @@ def evaluate(source: Judged, flags: Flags) -> ExitCode | None:
     thresholds (`--operating-point`), rules for what a reader gets (`--defer`) and subgroups (`--by`) are added on
     request, and decision curves where scores are calibrated; `-v` shows more, `--json` everything.
 
+    A bundle of `medcli export` is measured with onnxruntime, without torch, at the operating points it brings along.
+
     An architecture with `--weights` is measured with the classifier that came with these weights, without training;
     labels are matched to its outputs by name.
 
@@ -48,7 +50,8 @@ def evaluate(source: Judged, flags: Flags) -> ExitCode | None:
     Examples:
         medcli evaluate runs/NAME
         medcli evaluate runs/NAME --data siteB=siteB.csv --data siteC=siteC/
-        medcli evaluate runs/NAME --data breastmnist.npz --mc-dropout 30
+        medcli evaluate runs/NAME --data siteB=siteB.csv --mc-dropout 30
+        medcli evaluate bundles/NAME-onnx --data siteC/ --operating-point sens=0.95
         medcli evaluate predictions.npz --min-auc 0.85 --max-ece 0.05
         medcli evaluate chexnet.csv.gz --id-column 'Image Index' --prob-columns 'prob_*' --patient-column 'Patient ID'
         medcli evaluate runs/NAME --operating-point sens=0.95 --prevalence 0.01,0.1

@@ -28,6 +28,9 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
     architecture with `--weights` predicts with the classifier that came with these weights. Several runs of
     `medcli lora` on one base may be named; the base is loaded once, and the columns are named by run.
 
+    A bundle of `medcli export` is run by onnxruntime, without torch, after its files were compared with their hashes
+    and its self-test was computed on this machine. `--runtime onnx` runs the network of a run so.
+
     An ensemble, `--mc-dropout T` (T passes, each with other units dropped) and `--tta` (several looks at each picture)
     add columns: `total` uncertainty (entropy of the mean score), its `aleatoric` and `epistemic` parts, `std` of the
     answer's score, and the `disagreement` of answers.
@@ -37,6 +40,7 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
         medcli predict runs/NAME images/ --out scores.csv
         medcli predict runs/NAME a.png b.png --json
         medcli predict runs/NAME images/ --mc-dropout 30
+        medcli predict bundles/NAME-onnx images/
         medcli predict runs/APTOS runs/MESSIDOR images/
         medcli predict densenet121 a.png --weights densenet121.safetensors --class-names NORMAL,PNEUMONIA --task binary
     """
