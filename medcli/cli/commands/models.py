@@ -49,11 +49,10 @@ def list_models(flags: Flags) -> None:
     if found.unknown:
         output.note(f"{found.unknown} left out because their card does not say; `medcli models list` shows them")
     only_differences = bool(given.get("difference"))
-    named = found.differences if only_differences else found.listed
     output.answer(
         _listing(found, only_differences),
         lambda: _tables(output, found, only_differences),
-        identifier="\n".join(one.label for one in named),
+        identifier="\n".join(one.label for one in (found.differences if only_differences else found.listed)),
     )
 
 
@@ -144,11 +143,10 @@ def _row(one: Listed) -> dict[str, Any]:
 def _tables(output: Output, found: Catalogue, only_differences: bool) -> str:
     parts = [_table(output, found.listed)] if found.listed and not only_differences else []
     if found.differences:
-        title = "difference models, for `medcli diffmap`\n" if parts else ""
-        parts.append(title + _difference_table(output, found.differences))
+        parts += [("difference models, for `medcli diffmap`\n" if parts else "") + _pairs(output, found.differences)]
     text = "\n\n".join(parts) or "nothing passes these filters"
     counts = [f"and {count:,} names behind `{name}/`" for name, count in found.namespaces.items() if count]
-    return text if only_differences or not counts else "\n\n".join([text, *counts])
+    return text if only_differences else "\n\n".join([text, *counts])
 
 
 def _table(output: Output, listed: Sequence[Listed]) -> str:
@@ -167,7 +165,7 @@ def _table(output: Output, listed: Sequence[Listed]) -> str:
     return output.table(("name", "family", "M params", "features", "input", "weights", "summary"), rows)
 
 
-def _difference_table(output: Output, listed: Sequence[Listed]) -> str:
+def _pairs(output: Output, listed: Sequence[Listed]) -> str:
     rows = [
         (
             one.label,
