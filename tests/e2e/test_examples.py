@@ -22,6 +22,8 @@ from medcli.testing.hub import FakeHub
 
 SMALL = "--limit 8 --epochs 1 --image-size 32 --batch-size 4 --workers 0"
 MEASURED = "--image-size 32 --seconds 0.05 --batch-sizes 1"
+TINY_MASK = "--limit 3 --epochs 1 --image-size 32 --batch-size 3 --workers 0 --arch-opt encoder=test_resnet"
+TINY_MAP = f"{TINY_MASK} --register none"
 AS_WRITTEN = ""
 # What is added to an example that would take long as it stands. Whatever trains or draws has to be listed here, so that
 # nobody adds hours by adding an example; everything else runs as written.
@@ -80,6 +82,15 @@ CHEAPER = {
     "medcli data synth --images 200 --size 64 --out phantoms": AS_WRITTEN,
     "medcli data synth synthetic/chest --task multilabel --seed 7 --out phantoms-multilabel": "--images 20",
     "medcli data synth synthetic/chest-pairs --pairs 50 --size 128 --out pairs": "--pairs 3 --size 32 --out p1",
+    "medcli diffmap train --data synthetic/chest-pairs --limit 60 --image-size 64 --epochs 5": TINY_MAP,
+    "medcli diffmap train --data pairs/ --arch-opt encoder=resnet50 --image-size 256 --scheduler onecycle": TINY_MAP,
+    "medcli diffmap train --data pairs/ --gradient-weight 1 --ssim-weight 0.5 --adversarial --accumulate 4": TINY_MAP,
+    "medcli diffmap train --data pairs/ --encoder-from "
+    "runs/20261121T101500Z-diffmap-pretrain-siamese-unet-1a2b": TINY_MAP,
+    "medcli diffmap train --resume runs/20261121T101500Z-diffmap-train-siamese-unet-1a2b": AS_WRITTEN,
+    "medcli diffmap pretrain --data synthetic/chest --limit 100 --image-size 64 --epochs 5": TINY_MASK,
+    "medcli diffmap pretrain --data xrays/ --image-size 256 --mask-mode checkerboard --mask-patches 8": TINY_MASK,
+    "medcli diffmap pretrain --data xrays/ --arch-opt encoder=resnet50 --adversarial --fourier-weight 0.3": TINY_MASK,
     "medcli diffmap synth --pairs 200 --out pairs": "--pairs 3 --image-size 32 --out p2",
     "medcli diffmap synth --pairs 500 --source chest-xrays/ --patient-pattern '^([0-9]+)_' --out painted-pairs": (
         "--pairs 1 --image-size 64"
@@ -105,7 +116,8 @@ AFTER = {
         "medcli models fetch resnet18"
     ),
 }
-COSTLY = tuple(f"medcli {name} " for name in ("train", "finetune", "lora", "search", "benchmark", "data synth"))
+TRAINING = ("train", "finetune", "lora", "search", "benchmark", "data synth", "diffmap train", "diffmap pretrain")
+COSTLY = tuple(f"medcli {name} " for name in TRAINING)
 
 
 def examples() -> list[str]:
@@ -317,6 +329,25 @@ def train_runs(root: Path) -> None:
     shutil.copytree(root / "baseline", root / "runs/20261121T101500Z-benchmark-custom1-1a2b")
 
 
+def train_maps(root: Path) -> None:
+    """Pairs, an encoder that was pretrained, and a difference model on some of them."""
+    cli, stamp = RunCli(root), "runs/20261121T101500Z-diffmap"
+    for words in (
+        ("synth", "--pairs", "13", "--image-size", "32", "--out", "pairs"),
+        (
+            "pretrain",
+            "--data",
+            "synthetic/chest",
+            *shlex.split(TINY_MASK),
+            "--out",
+            f"{stamp}-pretrain-siamese-unet-1a2b",
+        ),
+        ("train", "--data", "pairs/", *shlex.split(TINY_MAP), "--out", f"{stamp}-train-siamese-unet-1a2b"),
+    ):
+        done = cli("diffmap", *words, in_process=True)
+        assert done.code == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
@@ -338,6 +369,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         forget_user_settings(patch, root)
         train_runs(root)
+        train_maps(root)
     return root
 
 

@@ -40,7 +40,7 @@ def ensemble(sources: JoinedOrTrained, flags: Flags) -> ExitCode | None:
         medcli ensemble resnet18 --members 5 --data breastmnist.npz --preset medmnist-28
         medcli ensemble resnet18 densenet121 --members 4 --data xrays/ --out committee
         medcli ensemble deit_tiny_patch16_224 --weights deit.safetensors --share-backbone --members 10 --data xrays/
-        medcli ensemble runs/NAME runs/OTHER --weights-by val
+        medcli ensemble runs/A runs/B --weights-by val
         medcli ensemble predictions.npz other.npz --out pooled
         medcli ensemble --resume runs/20261121T101500Z-ensemble-resnet18-1a2b
     """
