@@ -322,6 +322,8 @@ def _software(subject: Subject) -> Answer:
 
 def _initialisation(subject: Subject) -> Answer:
     assert subject.facts is not None
+    if subject.facts.ensemble is not None:
+        return _auto("In the run of each member.")
     return _auto(_sentence(f"weights: {subject.facts.environment.get('weights') or 'random'}"))
 
 

@@ -14,6 +14,7 @@ from medcli.errors import MedcliError
 from medcli.plugin import ArchitectureCard
 from medcli.runs.directory import RunDirectory, open_run
 from medcli.runs.listing import Resumption, Summary, resumptions, summarise
+from medcli.runs.members import Ensemble, is_ensemble, read_ensemble
 from medcli.runs.records import read_config, read_data, read_metrics
 from medcli.settings.saved import SavedConfig
 
@@ -54,6 +55,7 @@ class RunFacts:
         groups: learning rates and freezing by layer group; empty without.
         model: of its weights, or None.
         card: of its architecture, or None.
+        ensemble: its members, or None for a single model.
         problems: what could not be read, as sentences.
     """
 
@@ -67,6 +69,7 @@ class RunFacts:
     groups: Any
     model: ModelFile | None
     card: ArchitectureCard | None
+    ensemble: Ensemble | None
     problems: tuple[str, ...]
 
     @property
@@ -100,6 +103,11 @@ def read_run_facts(path: str | Path) -> RunFacts:
         rows = read_metrics(run)
     except (MedcliError, OSError) as problem:
         problems.append(_sentence(problem))
+    ensemble = None
+    try:
+        ensemble = read_ensemble(run) if is_ensemble(run.path) else None
+    except (MedcliError, OSError) as problem:
+        problems.append(_sentence(problem))
     return RunFacts(
         run,
         summary,
@@ -111,6 +119,7 @@ def read_run_facts(path: str | Path) -> RunFacts:
         _json(run.path / "groups.json", problems),
         _model(run),
         _card(summary.architecture),
+        ensemble,
         tuple(problems),
     )
 

@@ -18,6 +18,7 @@ __all__ = ["Destination", "Format", "destinations", "write_report"]
 
 Format = Literal["html", "md"]
 
+_FORMATS: tuple[Format, ...] = ("html", "md")
 _ENDINGS: dict[str, Format] = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md"}
 
 
@@ -40,7 +41,7 @@ class Destination:
 
 
 def destinations(
-    source: str, formats: Sequence[Format], out: str | None, *, run: bool, overwrite: bool
+    source: str, formats: Sequence[str], out: str | None, *, run: bool, overwrite: bool
 ) -> tuple[Destination, ...]:
     """Where each format goes: into the run, to `--out`, or beside the working directory's other files.
 
@@ -49,7 +50,7 @@ def destinations(
     Raises:
         UsageProblem: an ending that does not fit, or a file that is there already.
     """
-    wanted = tuple(dict.fromkeys(formats)) or ("html",)
+    wanted: tuple[Format, ...] = tuple(one for one in _FORMATS if one in formats) or ("html",)
     if out is None:
         if run:
             return tuple(Destination(Path(source) / f"report.{one}", one) for one in wanted)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from medcli.evaluation import panels
 from medcli.evaluation.calibration_figures import Part
@@ -234,7 +235,7 @@ def _legend(figure: Figure, axes: Any, heading: str) -> None:
         handles, labels, loc="lower center", ncols=columns, frameon=False, fontsize=7, handlelength=3, borderaxespad=0.2
     )
     if heading:
-        legend.set_title(heading, prop={"size": 7})
+        legend.set_title(heading, prop=FontProperties(size=7))
 
 
 def _few(curves: Sequence[Separation], figure: str) -> str:

@@ -41,6 +41,8 @@ OWN = (
     "calibration.json",
     "explanations",
     "report.html",
+    "report.md",
+    "report-pictures",
     "trials",
     "trials.csv",
     "trials.txt",

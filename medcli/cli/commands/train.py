@@ -127,7 +127,8 @@ def _trained(output: Output, outcome: Outcome, resolved: Resolved) -> None:
     output.answer(result, text, identifier=run, run_dir=run)
     for one in advice:
         output.hint(str(one))
-    output.hint(f"`medcli evaluate {run}` shows every figure; `medcli predict {run} IMAGES` uses the model")
+    output.hint(f"`medcli evaluate {run}` shows every figure, `medcli report {run}` writes them up for people")
+    output.hint(f"`medcli predict {run} IMAGES` uses the model")
 
 
 def _finished(output: Output, run: RunDirectory, status: Status) -> None:

@@ -10,7 +10,7 @@ from medcli.report.document import Absent, Block, Facts, Gallery, Heading, Notic
 from medcli.report.facts import RunFacts
 from medcli.report.pictures import history_pictures
 from medcli.report.subject import Subject
-from medcli.report.tables import duration, moment
+from medcli.report.tables import duration, moment, number_cell
 
 __all__ = ["training_section"]
 
@@ -29,7 +29,7 @@ def training_section(subject: Subject) -> Section:
     blocks += _distortions(facts.environment)
     blocks += _settings(facts)
     blocks += _groups(facts.groups)
-    blocks += _history(facts)
+    blocks += _members(facts) if facts.ensemble is not None else _history(facts)
     return Section("training", "Training", tuple(blocks))
 
 
@@ -46,7 +46,7 @@ def _facts(facts: RunFacts) -> tuple[tuple[str, str], ...]:
     strategy = _value(facts, "strategy")
     rows += [
         ("made by", f"`medcli {one.command}`" + (f", strategy `{strategy}`" if strategy else "")),
-        ("starting weights", str(environment.get("weights") or "random")),
+        ("starting weights", str(environment["weights"] or "random") if "weights" in environment else ""),
         ("seed", str(environment.get("seed", ""))),
         ("started", moment(one.started)),
         ("took", _time(facts)),
@@ -170,6 +170,25 @@ def _groups(groups: Any) -> list[Block]:
             "Peak learning rate by block", ("block", "stage", "parameters", "learning rate"), tuple(rows), (0, 3), note
         ),
     ]
+
+
+def _members(facts: RunFacts) -> list[Block]:
+    """Who answers together; each one's own history is in its own run."""
+    assert facts.ensemble is not None
+    rows = [
+        cells(
+            one.name,
+            one.architecture or "-",
+            "-" if one.seed is None else str(one.seed),
+            one.state + (f": {one.error}" if one.error else ""),
+            number_cell(one.weight),
+            one.place,
+        )
+        for one in facts.ensemble.members
+    ]
+    columns = ("member", "architecture", "seed", "state", "weight", "where")
+    note = f"Weights by `{facts.ensemble.weights_by}`. `medcli report` of a member's own run shows its history."
+    return [Heading("Members"), Table("Members of the ensemble", columns, tuple(rows), (0, 1, 3, 5), note)]
 
 
 def _history(facts: RunFacts) -> list[Block]:
