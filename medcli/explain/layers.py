@@ -121,7 +121,8 @@ def default_layer(classifier: Classifier, images: Tensor, question: Question) ->
         return end
     candidates = [layer for layer in _maps(classifier, images, end, question) if _alike(layer, end)]
     large = [layer for layer in candidates if min(layer.grid) >= SMALLEST_GRID]
-    return (large or candidates or [None])[-1]
+    found = large or candidates
+    return found[-1] if found else None
 
 
 def _alike(layer: MapLayer, end: MapLayer) -> bool:

@@ -96,8 +96,9 @@ def draw_overlay(picture: Floats, placed: Placed, caption: Caption, path: Path, 
 def show_picture(axes: Axes, picture: Floats) -> None:
     """A picture without ticks, grey where it has one channel."""
     height, width = picture.shape[:2]
-    grey = {"cmap": "gray", "vmin": 0, "vmax": 1} if picture.ndim == 2 else {}
-    axes.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased", **grey)
+    # Palette and limits concern pictures of one channel; matplotlib passes them over for the others.
+    extent = (0, width, height, 0)
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="antialiased")
     axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
 
 

@@ -242,7 +242,7 @@ def _ssim(a: Floats, b: Floats) -> float:
 
 def _scaled(values: Tensor) -> Floats:
     plain: Floats = values.double().numpy()
-    return (plain - plain.min()) / (plain.max() - plain.min())
+    return np.asarray((plain - plain.min()) / (plain.max() - plain.min()))
 
 
 def _is_flat(values: Tensor) -> bool:

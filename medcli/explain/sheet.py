@@ -30,7 +30,7 @@ def draw_sheet(check: SanityCheck, pictures: Sequence[Picture], title: str, path
     """
     rows, columns = min(_ROWS, len(pictures)), len(check.steps) + 2
     figure = Figure(figsize=(1.25 * columns + 0.8, 1.35 * rows + 3.4), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[1.35 * rows + 0.7, 2.5])
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.35 * rows + 0.7, 2.5])[:, 0]
     grid = above.subplots(rows, columns, squeeze=False)
     names = ["picture", "trained", *(step.name for step in check.steps)]
     for row in range(rows):

@@ -38,11 +38,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     for split in ("train", "val", "test"):
         for number in range(CASES):
             spot = number % 2
-            draw(place / f"set/{split}/{('clear', 'spot')[spot]}/{number}.png", number, spot=bool(spot))
-            rows.append(f"set/{split}/{('clear', 'spot')[spot]}/{number}.png,{split},{number % 3},lr[spot],{spot},0")
-            rows[-1] = rows[-1].replace("lr[spot]", "lr"[spot]).replace(",0", f",{number % 4 // 3}", 0)
-    table = [rows[0], *(row[: row.rindex(",")] + f",{at % 4 // 3}" for at, row in enumerate(rows[1:]))]
-    (place / "table.csv").write_text("\n".join(table) + "\n")
+            image = f"set/{split}/{('clear', 'spot')[spot]}/{number}.png"
+            draw(place / image, number, spot=bool(spot))
+            rows.append(f"{image},{split},{number % 3},{'lr'[spot]},{spot},{number % 4 // 3}")
+    (place / "table.csv").write_text("\n".join(rows) + "\n")
     (place / "grey.png").write_bytes((place / "set/test/spot/1.png").read_bytes())
     draw(place / "wide.png", 99, spot=True, width=48, colour=True)
     (place / "broken.png").write_bytes(b"no picture")

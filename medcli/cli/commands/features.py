@@ -78,7 +78,7 @@ def features(source: ArchitectureOrRun, flags: Flags) -> ExitCode | None:
         parts.append(f"plot written to {files['plot']}")
     if query is not None:
         found = neighbours_of(query, network, seen, compute)
-        _draw_sheet(wanted.neighbours, query, found, seen, network, files["neighbours"])
+        _draw_sheet(str(wanted.neighbours), query, found, seen, network, files["neighbours"])
         result["neighbours"] = [
             {"id": one.id, "split": one.split, "label": one.label, "distance": one.distance} for one in found
         ]
