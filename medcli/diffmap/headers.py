@@ -133,7 +133,7 @@ def _nifti_spacing(path: str | Path) -> tuple[float, float] | None:
     try:
         import nibabel as nib
 
-        zooms = [float(zoom) for zoom in nib.load(path).header.get_zooms()[:2]]  # type: ignore[attr-defined]
+        zooms = [float(zoom) for zoom in nib.load(path).header.get_zooms()[:2]]
     except Exception:
         return None  # as above
     # The first axis runs along the columns. Ones are what a writer leaves that knows no spacing.

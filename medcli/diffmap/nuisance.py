@@ -88,7 +88,8 @@ def draw_warp(rng: np.random.Generator, amount: float) -> Warp:
     waves = tuple(
         (
             float(0.006 * amount * size),
-            *(float(part) for part in rng.uniform(-np.pi, np.pi, 2)),
+            float(rng.uniform(-np.pi, np.pi)),
+            float(rng.uniform(-np.pi, np.pi)),
             float(rng.uniform(1, 3)),
         )
         for size in rng.uniform(0.3, 1, 4)

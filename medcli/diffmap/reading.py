@@ -53,16 +53,16 @@ def read_pair(pair: Pair, image_size: int, *, window: str = "auto") -> PairImage
         _same_size(pair.mask, (mask.pixels.shape[0], mask.pixels.shape[1]), second, "mask")
         shown = (mask.pixels > mask.low).astype(np.float32)
         valid = valid & (_fitted(Picture(shown, 0.0, 1.0), image_size) > 0.99)
-    target = None
+    mapped: Image | None = None
     if pair.map is not None:
         values = read_map(pair.map)
         _same_size(pair.map, (values.shape[0], values.shape[1]), second, "map")
-        target = np.where(valid, fit_map(values, image_size), np.float32("nan")).astype(np.float32)
+        mapped = np.where(valid, fit_map(values, image_size), np.float32("nan")).astype(np.float32)
     spacing = pair.spacing or read_header(pair.followup).spacing
     if spacing is not None:
         factor = max(second) / image_size
         spacing = (spacing[0] * factor, spacing[1] * factor)
-    return PairImages(baseline, followup, target, valid, baseline_valid, spacing, (first, second))
+    return PairImages(baseline, followup, mapped, valid, baseline_valid, spacing, (first, second))
 
 
 def read_image(path: str, window: str = "auto") -> Picture:

@@ -81,7 +81,7 @@ CHEAPER = {
     "medcli ensemble --resume runs/20261121T101500Z-ensemble-resnet18-1a2b": AS_WRITTEN,
     "medcli data synth --images 200 --size 64 --out phantoms": AS_WRITTEN,
     "medcli data synth synthetic/chest --task multilabel --seed 7 --out phantoms-multilabel": "--images 20",
-    "medcli data synth synthetic/chest-pairs --pairs 50 --size 128 --out pairs": "--pairs 3 --size 32 --out p1",
+    "medcli data synth synthetic/chest-pairs --pairs 50 --size 128 --out pairs": "--pairs 3 --size 32 --overwrite --yes",
     "medcli diffmap train --data synthetic/chest-pairs --limit 60 --image-size 64 --epochs 5": TINY_MAP,
     "medcli diffmap train --data pairs/ --arch-opt encoder=resnet50 --image-size 256 --scheduler onecycle": TINY_MAP,
     "medcli diffmap train --data pairs/ --gradient-weight 1 --ssim-weight 0.5 --adversarial --accumulate 4": TINY_MAP,
@@ -91,7 +91,7 @@ CHEAPER = {
     "medcli diffmap pretrain --data synthetic/chest --limit 100 --image-size 64 --epochs 5": TINY_MASK,
     "medcli diffmap pretrain --data xrays/ --image-size 256 --mask-mode checkerboard --mask-patches 8": TINY_MASK,
     "medcli diffmap pretrain --data xrays/ --arch-opt encoder=resnet50 --adversarial --fourier-weight 0.3": TINY_MASK,
-    "medcli diffmap synth --pairs 200 --out pairs": "--pairs 3 --image-size 32 --out p2",
+    "medcli diffmap synth --pairs 200 --out pairs": "--pairs 3 --image-size 32 --overwrite --yes",
     "medcli diffmap synth --pairs 500 --source chest-xrays/ --patient-pattern '^([0-9]+)_' --out painted-pairs": (
         "--pairs 1 --image-size 64"
     ),
@@ -116,7 +116,17 @@ AFTER = {
         "medcli models fetch resnet18"
     ),
 }
-TRAINING = ("train", "finetune", "lora", "search", "benchmark", "data synth", "diffmap train", "diffmap pretrain")
+TRAINING = (
+    "train",
+    "finetune",
+    "lora",
+    "search",
+    "ensemble",
+    "benchmark",
+    "data synth",
+    "diffmap train",
+    "diffmap pretrain",
+)
 COSTLY = tuple(f"medcli {name} " for name in TRAINING)
 
 

@@ -59,6 +59,7 @@ def draw_device(rng: np.random.Generator, name: str, anatomy: Anatomy, *, left: 
     shake = rng.normal(0, 0.015, 12)
     side = 1.0 if left else -1.0
     low = anatomy.domes[0]
+    course: tuple[tuple[float, float], ...]
     if name == "central line":
         course = ((side * 0.26, -1.05), (side * 0.20, -0.70), (-0.09, -0.42), (-0.10, -0.05 + 3 * shake[0]))
         return (Device(name, course, 0.007, 0.22),)
