@@ -71,7 +71,11 @@ def pictures_to_learn(settings: DataSettings, tables: Tables, *, size: int) -> D
     """
     source = _one(settings, tables, size)
     if source.path in SETS:
-        return load_data(DataSettings(data=settings.data, limit=settings.limit, image_size=size))[0]
+        own = source.settings
+        drawn = DataSettings(
+            data=settings.data, limit=own.limit, image_size=size, split=own.split, split_seed=own.split_seed
+        )
+        return load_data(drawn, data_tables=tables)[0]
     folder = Path(source.path).expanduser()
     try:
         pairs = _pairs(source, mapped=False)

@@ -22,7 +22,8 @@ from medcli.testing.hub import FakeHub
 
 SMALL = "--limit 8 --epochs 1 --image-size 32 --batch-size 4 --workers 0"
 MEASURED = "--image-size 32 --seconds 0.05 --batch-sizes 1"
-TINY_MASK = "--limit 3 --epochs 1 --image-size 32 --batch-size 3 --workers 0 --arch-opt encoder=test_resnet"
+FEW = "--limit 3 --epochs 1 --image-size 32 --batch-size 3 --workers 0"
+TINY_MASK = f"{FEW} --arch-opt encoder=test_resnet"
 TINY_MAP = f"{TINY_MASK} --register none"
 AS_WRITTEN = ""
 # What is added to an example that would take long as it stands. Whatever trains or draws has to be listed here, so that
@@ -83,14 +84,14 @@ CHEAPER = {
     "medcli data synth synthetic/chest --task multilabel --seed 7 --out phantoms-multilabel": "--images 20",
     "medcli data synth synthetic/chest-pairs --pairs 50 --size 128 --out pairs": "--pairs 3 --size 32 --overwrite --yes",
     "medcli diffmap train --data synthetic/chest-pairs --limit 60 --image-size 64 --epochs 5": TINY_MAP,
-    "medcli diffmap train --data pairs/ --arch-opt encoder=resnet50 --image-size 256 --scheduler onecycle": TINY_MAP,
+    "medcli diffmap train --data pairs/ --arch-opt encoder=resnet50 --image-size 256 --scheduler onecycle": f"{FEW} --register none",
     "medcli diffmap train --data pairs/ --gradient-weight 1 --ssim-weight 0.5 --adversarial --accumulate 4": TINY_MAP,
     "medcli diffmap train --data pairs/ --encoder-from "
     "runs/20261121T101500Z-diffmap-pretrain-siamese-unet-1a2b": TINY_MAP,
     "medcli diffmap train --resume runs/20261121T101500Z-diffmap-train-siamese-unet-1a2b": AS_WRITTEN,
     "medcli diffmap pretrain --data synthetic/chest --limit 100 --image-size 64 --epochs 5": TINY_MASK,
     "medcli diffmap pretrain --data xrays/ --image-size 256 --mask-mode checkerboard --mask-patches 8": TINY_MASK,
-    "medcli diffmap pretrain --data xrays/ --arch-opt encoder=resnet50 --adversarial --fourier-weight 0.3": TINY_MASK,
+    "medcli diffmap pretrain --data xrays/ --arch-opt encoder=resnet50 --adversarial --fourier-weight 0.3": FEW,
     "medcli diffmap synth --pairs 200 --out pairs": "--pairs 3 --image-size 32 --overwrite --yes",
     "medcli diffmap synth --pairs 500 --source chest-xrays/ --patient-pattern '^([0-9]+)_' --out painted-pairs": (
         "--pairs 1 --image-size 64"

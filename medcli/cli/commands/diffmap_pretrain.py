@@ -18,8 +18,7 @@ def pretrain(flags: Flags) -> ExitCode | None:
     Examples:
         medcli diffmap pretrain --data synthetic/chest --limit 100 --image-size 64 --epochs 5
         medcli diffmap pretrain --data xrays/ --image-size 256 --mask-mode checkerboard --mask-patches 8
-        medcli diffmap pretrain --data xrays/ --model siamese-unet --arch-opt encoder=convnext_tiny --ssim-weight 0.5
-        medcli diffmap pretrain --data xrays/ --adversarial --fourier-weight 0.3
+        medcli diffmap pretrain --data xrays/ --arch-opt encoder=resnet50 --adversarial --fourier-weight 0.3
     """
     from medcli.diffmap.plan import PRETRAIN
 

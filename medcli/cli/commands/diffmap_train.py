@@ -27,9 +27,8 @@ def train(flags: Flags) -> ExitCode | None:
 
     Examples:
         medcli diffmap train --data synthetic/chest-pairs --limit 60 --image-size 64 --epochs 5
-        medcli diffmap train --data pairs/ --model siamese-unet --arch-opt encoder=resnet50 --image-size 256
-        medcli diffmap train --data pairs/ --scheduler onecycle --accumulate 4 --gradient-weight 1 --ssim-weight 0.5
-        medcli diffmap train --data pairs/ --adversarial --adversarial-from 3
+        medcli diffmap train --data pairs/ --arch-opt encoder=resnet50 --image-size 256 --scheduler onecycle
+        medcli diffmap train --data pairs/ --gradient-weight 1 --ssim-weight 0.5 --adversarial --accumulate 4
         medcli diffmap train --data pairs/ --encoder-from runs/20261121T101500Z-diffmap-pretrain-siamese-unet-1a2b
         medcli diffmap train --resume runs/20261121T101500Z-diffmap-train-siamese-unet-1a2b
     """
