@@ -71,7 +71,7 @@ def write_onnx(source: Source, folder: Path, opset: int | None) -> Written:
 
 
 def write_pt2(source: Source, folder: Path, _: int | None) -> Written:
-    """`before.pt2` and `network.pt2`, two programs of `torch.export`; written, and never read, by medcli."""
+    """`before.pt2` (bytes), `before_deep.pt2` (units in [0, 1]) and `network.pt2`, programs of `torch.export`; written, and never read, by medcli."""
     from medcli.export.before_torch import Before
 
     source.merge()
@@ -83,10 +83,11 @@ def write_pt2(source: Source, folder: Path, _: int | None) -> Written:
     side = max(2, how.image_size)
     try:
         with quiet_exporter(), torch.no_grad():
-            first = torch.export.export(
-                before,
-                (torch.zeros(2, side + 7, side + 13, 3, dtype=torch.uint8),),
-                dynamic_shapes=(picture,),
+            first, deep = (
+                torch.export.export(
+                    before, (torch.zeros(2, side + 7, side + 13, 3, dtype=kind),), dynamic_shapes=(picture,)
+                )
+                for kind in (torch.uint8, torch.float32)
             )
             second = torch.export.export(
                 network, (torch.zeros(2, how.channels, how.image_size, how.image_size),), dynamic_shapes=({0: batch},)
@@ -95,13 +96,13 @@ def write_pt2(source: Source, folder: Path, _: int | None) -> Written:
         raise cannot_trace(error) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for program, name in ((first, "before.pt2"), (second, "network.pt2")):
+        for program, name in ((first, "before.pt2"), (deep, "before_deep.pt2"), (second, "network.pt2")):
             with writing(folder / name):
                 torch.export.save(program, folder / name)
-    one, two = first.module(), second.module()
+    one, units, two = first.module(), deep.module(), second.module()
 
     def run(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        found: tuple[torch.Tensor, torch.Tensor] = two(one(x))
+        found: tuple[torch.Tensor, torch.Tensor] = two(one(x) if x.dtype == torch.uint8 else units(x))
         return found
 
     return Written((), _in_colour(run, source), {"runtime": f"torch {torch.__version__}"})
