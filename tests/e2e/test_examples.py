@@ -82,7 +82,9 @@ CHEAPER = {
     "medcli ensemble --resume runs/20261121T101500Z-ensemble-resnet18-1a2b": AS_WRITTEN,
     "medcli data synth --images 200 --size 64 --out phantoms": AS_WRITTEN,
     "medcli data synth synthetic/chest --task multilabel --seed 7 --out phantoms-multilabel": "--images 20",
-    "medcli data synth synthetic/chest-pairs --pairs 50 --size 128 --out pairs": "--pairs 3 --size 32 --overwrite --yes",
+    "medcli data synth synthetic/chest-pairs --pairs 50 --size 128 --out pairs": (
+        "--pairs 3 --size 32 --overwrite --yes"
+    ),
     "medcli diffmap train --data synthetic/chest-pairs --limit 60 --image-size 64 --epochs 5": TINY_MAP,
     "medcli diffmap train --data pairs/ --arch-opt encoder=resnet50 --image-size 256 --scheduler onecycle": f"{FEW} --register none",
     "medcli diffmap train --data pairs/ --gradient-weight 1 --ssim-weight 0.5 --adversarial --accumulate 4": TINY_MAP,
