@@ -71,7 +71,7 @@ def write_onnx(source: Source, folder: Path, opset: int | None) -> Written:
 
 
 def write_pt2(source: Source, folder: Path, _: int | None) -> Written:
-    """`before.pt2` (bytes), `before_deep.pt2` (units in [0, 1]) and `network.pt2`, programs of `torch.export`; written, and never read, by medcli."""
+    """`before.pt2` (bytes), `before_deep.pt2` (units) and `network.pt2` of `torch.export`; medcli never reads them."""
     from medcli.export.before_torch import Before
 
     source.merge()
