@@ -24,6 +24,7 @@ SMALL = "--limit 8 --epochs 1 --image-size 32 --batch-size 4 --workers 0"
 MEASURED = "--image-size 32 --seconds 0.05 --batch-sizes 1"
 FEW = "--limit 3 --epochs 1 --image-size 32 --batch-size 3 --workers 0"
 TINY_MASK = f"{FEW} --arch-opt encoder=test_resnet"
+UNALIGNED = f"{FEW} --register none"
 TINY_MAP = f"{TINY_MASK} --register none"
 AS_WRITTEN = ""
 # What is added to an example that would take long as it stands. Whatever trains or draws has to be listed here, so that
@@ -86,7 +87,7 @@ CHEAPER = {
         "--pairs 3 --size 32 --overwrite --yes"
     ),
     "medcli diffmap train --data synthetic/chest-pairs --limit 60 --image-size 64 --epochs 5": TINY_MAP,
-    "medcli diffmap train --data pairs/ --arch-opt encoder=resnet50 --image-size 256 --scheduler onecycle": f"{FEW} --register none",
+    "medcli diffmap train --data pairs/ --arch-opt encoder=resnet50 --image-size 256 --scheduler onecycle": UNALIGNED,
     "medcli diffmap train --data pairs/ --gradient-weight 1 --ssim-weight 0.5 --adversarial --accumulate 4": TINY_MAP,
     "medcli diffmap train --data pairs/ --encoder-from "
     "runs/20261121T101500Z-diffmap-pretrain-siamese-unet-1a2b": TINY_MAP,
