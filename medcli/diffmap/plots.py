@@ -78,7 +78,7 @@ def draw_maps(pairs: Images, maps: Images, names: Sequence[str], path: Path, *, 
         signed: whether maps have signs.
     """
     titles = ("earlier (registered)", "later", "true change", "map")
-    figure = Figure(figsize=(9.4, 2.0 * len(maps) + 0.7), layout="constrained")
+    figure = Figure(figsize=(9.4, 1.75 * len(maps) + 0.5), layout="constrained")
     grid = figure.subplots(len(maps), 4, squeeze=False)
     colours, low = ("RdBu_r", -LIMIT) if signed else ("viridis", 0.0)
     drawn = None
