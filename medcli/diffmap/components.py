@@ -1,4 +1,4 @@
-"""Findings in a map: connected areas of one sign at or above a threshold. What is scored and what is shown are the same.
+"""Findings in a map: connected areas of one sign at or above a threshold, the same for scores and for pictures.
 
 Pixels that touch at an edge or a corner belong together; a positive and a negative pixel never do. NaN is no pixel.
 """
