@@ -116,8 +116,14 @@ class FormatSettings:
     """In which formats a command writes its result; each command lists its own words."""
 
     format: Annotated[
-        tuple[Literal["html", "md", "onnx", "pt2", "safetensors", "adapter", "png", "nifti"], ...],
-        Option("what is written (default of `report`: html, of `export`: onnx, of pairs: png)", THIS, "NAME,…"),
+        tuple[
+            Literal["html", "md", "onnx", "pt2", "safetensors", "adapter", "png", "nifti", "npy", "json", "dicom"], ...
+        ],
+        Option(
+            "what is written (default of `report`: html, of `export`: onnx, of pairs: png, of maps: png,npy,json)",
+            THIS,
+            "NAME,…",
+        ),
     ] = ()
 
 

@@ -28,6 +28,7 @@ from medcli.settings.groups import (
     FeatureSettings,
     ForeignSettings,
     FormatSettings,
+    FoundMapSettings,
     LoraSettings,
     MaskSettings,
     MethodSettings,
@@ -116,6 +117,7 @@ class CommandSettings:
 _ANSWER = ("json", "quiet", "debug", "no_color")
 _SOURCES = ("config",)
 _OF_IMAGES = ("png", "nifti")
+_OF_MAPS = ("png", "npy", "nifti", "json", "dicom")
 _WRITING = ("out", "overwrite", "yes", "no_input")
 
 # A run fixes how its images become tensors, so another size or normalisation would measure another model. An
@@ -478,6 +480,18 @@ _TABLE: tuple[CommandSettings, ...] = (
         ),
         layered=True,
         architecture=True,
+    ),
+    CommandSettings(
+        "diffmap predict",
+        (
+            Part(FoundMapSettings),
+            Part(PairSettings),
+            Part(FormatSettings, words={"format": _OF_MAPS}),
+            Part(DataSettings, only=("data", "image_size", "window")),
+            Part(ComputeSettings, only=("device", "precision", "workers")),
+            _output(*_SOURCES, "out", "overwrite", "verbose", "no_progress"),
+        ),
+        layered=True,
     ),
     CommandSettings("data cache", (Part(CacheSettings), _output("yes", "no_input"))),
     CommandSettings("models list", (Part(ModelListSettings), Part(TrainingSettings, only=("modality",)), _output())),

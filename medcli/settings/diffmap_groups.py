@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 
 from medcli.settings.option import LEARN, MODEL, REGULARISE, THIS, Option
 
-__all__ = ["DifferenceLossSettings", "DifferenceSettings", "MaskSettings", "PairSettings", "PairSynthSettings"]
+__all__ = [
+    "DifferenceLossSettings",
+    "DifferenceSettings",
+    "FoundMapSettings",
+    "MaskSettings",
+    "PairSettings",
+    "PairSynthSettings",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,3 +147,59 @@ class PairSynthSettings:
     nuisance_only: Annotated[
         float, Option("share of pairs in which nothing else differs", THIS, "SHARE", minimum=0, maximum=1)
     ] = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundMapSettings:
+    """How a map is made of a pair, and what of it is a finding."""
+
+    run: Annotated[
+        str | None,
+        Option(
+            "run of `diffmap train` that makes the map (default: subtraction, without weights)",
+            MODEL,
+            "RUN",
+            completes="run",
+        ),
+    ] = None
+    antisymmetric: Annotated[
+        bool,
+        Option("half the map less half that of the exchanged images, so that equal images give zero", THIS),
+    ] = True
+    allow_mismatch: Annotated[
+        bool,
+        Option("go on where patient, view, order in time or alignment speak against comparing the images", THIS),
+    ] = False
+    threshold: Annotated[
+        float | None,
+        Option(
+            "pixels of a finding have at least this |map| (default: what validation pairs chose for the run)",
+            THIS,
+            minimum=0,
+            maximum=1,
+            exclusive=True,
+        ),
+    ] = None
+    min_area: Annotated[
+        int | None,
+        Option(
+            "smallest finding, in pixels of the map as the model makes it (default: 0.1% of them)",
+            THIS,
+            "PIXELS",
+            minimum=1,
+        ),
+    ] = None
+    dead_zone: Annotated[
+        float | None,
+        Option("no colour where |map| stays below this (default: half the threshold)", THIS, minimum=0, maximum=1),
+    ] = None
+    colour_limit: Annotated[
+        float,
+        Option(
+            "|map| at which the colour is strongest; fixed, lest noise be drawn as findings",
+            THIS,
+            minimum=0,
+            maximum=1,
+            exclusive=True,
+        ),
+    ] = 0.3

@@ -34,6 +34,7 @@ from medcli.settings.command_groups import (
 from medcli.settings.diffmap_groups import (
     DifferenceLossSettings,
     DifferenceSettings,
+    FoundMapSettings,
     MaskSettings,
     PairSettings,
     PairSynthSettings,
@@ -61,6 +62,7 @@ __all__ = [
     "FeatureSettings",
     "ForeignSettings",
     "FormatSettings",
+    "FoundMapSettings",
     "LoraSettings",
     "MaskSettings",
     "MethodSettings",
