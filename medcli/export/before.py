@@ -5,6 +5,8 @@ Whatever is changed there has to be changed here; every export compares the two 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
 
@@ -96,7 +98,7 @@ def _halved(graph: Nodes, lengths: str) -> str:
 
 def _interpolated(graph: Nodes, planes: str, height: str, width: str, preprocessing: Preprocessing) -> str:
     size = graph("Concat", graph("Shape", planes, start=0, end=2), height, width, axis=0)
-    cubic = {"cubic_coeff_a": -0.5} if preprocessing.interpolation == "bicubic" else {}
+    cubic: dict[str, Any] = {"cubic_coeff_a": -0.5} if preprocessing.interpolation == "bicubic" else {}
     return graph(
         "Resize",
         planes,

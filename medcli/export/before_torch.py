@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,7 +41,7 @@ class Before(nn.Module):
         planes = images.permute(0, 3, 1, 2)
         units = planes.float() / 255 if images.dtype == torch.uint8 else planes
         if self.channels == 1:
-            red, green, blue = units.split(1, dim=1)
+            red, green, blue = torch.split(units, 1, dim=1)
             units = red * LUMA[0] + green * LUMA[1] + blue * LUMA[2]
         return (self._square(units.contiguous()) - self.mean) / self.std
 
@@ -59,7 +61,9 @@ class Before(nn.Module):
         new_height, new_width = (torch.sym_max(1, torch.sym_int(round(length * scale))) for length in (height, width))
         inner = self._interpolate(planes, new_height, new_width)
         top, left = (side - new_height) // 2, (side - new_width) // 2
-        return F.pad(inner, (left, side - new_width - left, top, side - new_height - top))
+        edges: Any = (left, side - new_width - left, top, side - new_height - top)
+        return F.pad(inner, edges)
 
-    def _interpolate(self, planes: Tensor, height: int, width: int) -> Tensor:
-        return F.interpolate(planes, size=(height, width), mode=self.mode, align_corners=False, antialias=True)
+    def _interpolate(self, planes: Tensor, height: int | torch.SymInt, width: int | torch.SymInt) -> Tensor:
+        size: Any = (height, width)
+        return F.interpolate(planes, size=size, mode=self.mode, align_corners=False, antialias=True)

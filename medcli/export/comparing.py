@@ -62,7 +62,7 @@ def compare(run: Run, expected: Sequence[Expected], tolerance: float = TOLERANCE
     Raises:
         Mismatch: a larger difference, other shapes, or what is no number.
     """
-    worst = [0.0, 0.0, 0.0]
+    worst = [0.0, 0.0, 0.0]  # of probabilities, logits, features
     for one in expected:
         for place, (theirs, ours) in enumerate(
             zip(_answers(run, one.images), (one.probabilities, one.logits, one.features), strict=True)
@@ -74,8 +74,10 @@ def compare(run: Run, expected: Sequence[Expected], tolerance: float = TOLERANCE
     found = Comparison(
         sum(len(one.images) for one in expected),
         tuple(sorted({len(one.images) for one in expected})),
-        *worst,
-        tolerance,
+        probability=worst[0],
+        logit=worst[1],
+        feature=worst[2],
+        tolerance=tolerance,
     )
     # Written so that what is no number is a difference too.
     if not found.probability <= tolerance:
