@@ -62,6 +62,10 @@ COMMAND_TABLE: Mapping[str, Place] = {
         "medcli.cli.commands.diffmap_pretrain:pretrain", "teach an encoder to fill in hidden parts of radiographs"
     ),
     "diffmap train": Place("medcli.cli.commands.diffmap_train:train", "train a map of what changed, on pairs"),
+    "diffmap evaluate": Place(
+        "medcli.cli.commands.diffmap_evaluate:evaluate", "measure maps of what changed, beside subtraction"
+    ),
+    "diffmap predict": Place("medcli.cli.commands.diffmap_predict:predict", "show what changed between two images"),
     "models list": Place("medcli.cli.commands.models:list_models", "list the architectures that can be built"),
     "models show": Place("medcli.cli.commands.models:show_model", "show the card of an architecture, and its layers"),
     "models recommend": Place(

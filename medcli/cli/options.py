@@ -28,11 +28,13 @@ __all__ = [
     "ArchitectureArgument",
     "ArchitectureOrFile",
     "ArchitectureOrRun",
+    "BaselineArgument",
     "CacheAction",
     "CommandArgument",
     "ConsideredArchitectures",
     "FileArgument",
     "Flags",
+    "FollowupArgument",
     "InputsArgument",
     "JoinedOrTrained",
     "Judged",
@@ -54,6 +56,7 @@ __all__ = [
     "RunOrArchitecture",
     "RunOrPredictions",
     "RunsArgument",
+    "ScoredMaps",
     "ShellArgument",
     "is_set",
 ]
@@ -165,6 +168,10 @@ Judged = Annotated[
         "run|path|architecture",
     ),
 ]
+ScoredMaps = Annotated[
+    str,
+    Positional("RUN|MAPS", "run of `diffmap train`, or folder of maps of any tool, each called as its pair", "run|dir"),
+]
 RunOrPredictions = Annotated[
     str,
     Positional("RUN|VAL", "run directory, or validation predictions (.npz of ours, table of any tool)", "run|path"),
@@ -187,6 +194,10 @@ InputsArgument = Annotated[
 OptionalInputs = Annotated[
     tuple[str, ...], Positional("INPUT", "image files or folders of them; not needed with `--save`", "path")
 ]
+BaselineArgument = Annotated[
+    str | None, Positional("BASELINE", "the earlier radiograph; not needed with `--data`", "path")
+]
+FollowupArgument = Annotated[str | None, Positional("FOLLOWUP", "the later one", "path")]
 FileArgument = Annotated[str, Positional("FILE", "file to look at", "path")]
 OptionalFile = Annotated[str | None, Positional("FILE", "file to look at", "path")]
 OptionalFolder = Annotated[str | None, Positional("DIR", "folder that holds runs (default: runs)", "dir")]

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-__all__ = ["Component", "components"]
+__all__ = ["Component", "components", "least_area"]
 
 Map = npt.NDArray[np.floating]
 TOUCHING = np.ones((3, 3), dtype=np.int8)
+LEAST_SHARE = 0.001  # of a map's pixels: about the published code's 250 of 512 x 512
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Component:
     peak: float
     peak_at: tuple[int, int]
     mean: float
+
+
+def least_area(size: int) -> int:
+    """The smallest finding in pixels of a map of `size`², where none was asked for: 0.1 % of it, at least 1."""
+    return max(1, round(LEAST_SHARE * size * size))
 
 
 def components(values: Map, threshold: float, min_area: int = 1) -> tuple[Component, ...]:

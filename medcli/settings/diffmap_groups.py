@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from medcli.settings.option import LEARN, MODEL, REGULARISE, THIS, Option
+from medcli.settings.option import LEARN, MODEL, REGULARISE, REPORT, THIS, Option
 
 __all__ = [
     "DifferenceLossSettings",
@@ -203,3 +203,35 @@ class FoundMapSettings:
             exclusive=True,
         ),
     ] = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapScoreSettings:
+    """How maps of what changed are judged, and what is kept of that."""
+
+    min_auprc: Annotated[
+        float | None,
+        Option("exit with status 4 if the AUPRC of changed pixels is below this", REPORT, minimum=0, maximum=1),
+    ] = None
+    readers: Annotated[
+        str | None,
+        Option(
+            "what readers marked: `PAIR/READER.json` with ellipses (cx, cy, rx, ry, angle, label)",
+            THIS,
+            "FOLDER",
+            completes="dir",
+        ),
+    ] = None
+    save_maps: Annotated[
+        str | None, Option("also write every map here, as `PAIR.npy`", REPORT, "DIR", flag_only=True, completes="dir")
+    ] = None
+    figure: Annotated[
+        str | None,
+        Option(
+            "also draw precision-recall, FROC and threshold curves into this .png",
+            REPORT,
+            "FILE",
+            flag_only=True,
+            completes="path",
+        ),
+    ] = None
