@@ -45,6 +45,7 @@ __all__ = [
 
 SCHEMA = "medcli-model/1"
 _KEY = "medcli"
+_DIFFERENCE = "medcli-difference/"  # what `medcli diffmap train` and `pretrain` write
 _COMMON = ("in_channels", "image_size", "pretrained", "weights", "drop_path", "name")
 
 
@@ -367,6 +368,12 @@ def _read(
     except json.JSONDecodeError as error:
         raise UsageProblem(f"`{path}` has a damaged description: {error}", code="bad-model-file") from error
     schema = document.get("schema") if isinstance(document, dict) else None
+    if isinstance(schema, str) and schema.startswith(_DIFFERENCE):
+        raise UsageProblem(
+            f"`{path}` holds a difference model, which takes two images of one patient",
+            code="difference-model",
+            hint=f"`medcli diffmap predict BASELINE FOLLOWUP --run {path.parent}`",
+        )
     if schema != SCHEMA:
         raise UsageProblem(
             f"`{path}` has the format {schema!r}; this medcli reads {SCHEMA!r}",

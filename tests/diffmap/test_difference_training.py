@@ -235,3 +235,8 @@ def test_pairs_change_as_one() -> None:
         assert torch.equal(one[0], planes[0, before])
         assert torch.equal(one[1], planes[0, after])
         assert torch.equal(one[2].nan_to_num(9), (truth * planes[0, 2]).nan_to_num(9))
+
+
+def test_commands_for_single_images_name_the_one_for_pairs(runs: Path, run_cli: RunCli) -> None:
+    done = run_cli("predict", runs / "plain", "image.png", in_process=True)
+    assert (done.code, "medcli diffmap predict" in done.stderr) == (2, True)
