@@ -75,7 +75,7 @@ def figure_rows(judged: Judgement, *, verbose: bool = False) -> list[tuple[str, 
 
 def stratum_rows(judged: Judgement) -> list[tuple[str, ...]]:
     """By kind, course, and what stays: pairs, findings hit, AUPRC and Dice or false area, model / subtraction."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for one in judged.strata:
         pair = {name: " / ".join(_plain(value, name) for value in both) for name, both in one.figures.items()}
         quiet = one.by == "unchanged"

@@ -307,7 +307,8 @@ def read_any_map(path: Path) -> Images:
     known = np.nan_to_num(values.astype(np.float32), nan=0.0)
     if float(np.abs(known).max(initial=0)) > 1.001:
         raise RunFailure(f"`{path}` has values outside [-1, 1]", code="map-range")
-    return np.clip(known, -1, 1)
+    clipped: Images = np.clip(known, -1, 1)
+    return clipped
 
 
 def _file(folder: Path, identifier: str) -> Path | None:

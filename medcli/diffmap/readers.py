@@ -326,7 +326,8 @@ def _ellipse(mark: Any, path: Path, number: int) -> Ellipse:
     sign = int(np.sign(label)) if isinstance(label, int | float) else SIGNS.get(str(label).strip().lower())
     if sign is None:
         raise wrong(f"has the label `{label}`, which is none of {', '.join(SIGNS)}")
-    return Ellipse(*values, sign)
+    cx, cy, rx, ry, angle = values
+    return Ellipse(cx, cy, rx, ry, angle, sign)
 
 
 def _number(value: float) -> float | None:

@@ -216,7 +216,8 @@ class Scores:
         heavy, light = weights[changed], weights[quiet]
         with np.errstate(invalid="ignore", divide="ignore"):
             area: Floats = np.einsum("ir,ij,jr->r", heavy, wins, light, optimize=True)
-            return area / (heavy.sum(axis=0) * light.sum(axis=0))
+            share: Floats = area / (heavy.sum(axis=0) * light.sum(axis=0))
+        return share
 
 
 def figures_with_intervals(

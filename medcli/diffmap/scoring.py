@@ -14,6 +14,7 @@ from medcli.data.named_sets import named_sets
 from medcli.diffmap.components import least_area
 from medcli.diffmap.judgement import Judgement, Threshold, judge_maps
 from medcli.diffmap.map_sources import (
+    SUFFIXES,
     Asked,
     ReadPairs,
     beside,
@@ -22,6 +23,7 @@ from medcli.diffmap.map_sources import (
     maps_of_folder,
     maps_of_network,
     maps_of_subtraction,
+    read_any_map,
     read_pairs,
     save_maps,
 )
@@ -183,8 +185,6 @@ def _source(request: ScoreRequest) -> _Source:
 
 def _grid(folder: Path) -> int:
     """The long side of the first map in a folder."""
-    from medcli.diffmap.map_sources import SUFFIXES, read_any_map
-
     first = next((path for path in sorted(folder.rglob("*")) if path.name.endswith(SUFFIXES)), None)
     if first is None:
         raise UsageProblem(
@@ -193,7 +193,8 @@ def _grid(folder: Path) -> int:
             hint=f"maps are called as their pairs: `PAIR.npy`, `.nii.gz`, or 16-bit `.png` ({MAP_MIDDLE} is 0)",
             code="no-maps",
         )
-    return min(LARGEST_GRID, max(read_any_map(first).shape))
+    height, width = read_any_map(first).shape
+    return min(LARGEST_GRID, max(height, width))
 
 
 def _pairs(request: ScoreRequest, source: _Source) -> tuple[tuple[Pair, ...], tuple[Pair, ...], str, str]:

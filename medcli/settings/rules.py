@@ -139,8 +139,9 @@ def _only_with(setting: str, needed: str, hint: str) -> Check:
 
 
 def _overwrite_what(now: Situation) -> Iterator[Complaint]:
-    # `evaluate` writes to either of two places; other commands have no `save_predictions`.
-    if now.values["overwrite"] and not now.values["out"] and not now.values.get("save_predictions"):
+    # Some commands write to several places; others have no such setting.
+    places = ("out", "save_predictions", "save_maps", "figure")
+    if now.values["overwrite"] and not any(now.values.get(name) for name in places):
         yield "`--overwrite` needs `--out`", ("overwrite",), "name what may be replaced: `--out PATH`"
 
 

@@ -107,8 +107,8 @@ def _text(judged: Judgement, output: Output, verbose: bool) -> str:
         parts.append(output.table(heads, rows))
         parts.append("[95 % interval of resampled patients]" if judged.resamples else "no intervals: `--bootstrap 0`")
     if judged.strata:
-        heads = ("pairs by", "pairs", "findings hit", "AUPRC", "Dice", "false area, %")
-        parts.append(output.table(heads, words.stratum_rows(judged)) + f"\n({judged.model.name} / subtraction)")
+        columns = ("pairs by", "pairs", "findings hit", "AUPRC", "Dice", "false area, %")
+        parts.append(output.table(columns, words.stratum_rows(judged)) + f"\n({judged.model.name} / subtraction)")
     if judged.consistency is not None:
         parts.append(words.consistency_line(judged))
     if judged.agreement is not None:
