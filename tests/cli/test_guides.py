@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from medcli.cli.guides import guides
 from medcli.cli.tree import Command, Group
 from medcli.cli.typer_adapter import execute
 from medcli.registry.discovery import architecture_names
+from medcli.settings.commands import COMMANDS
 
 GUIDES = guides()
 TOPICS = ("checklist", "choosing", "datasets", "lora", "memory", "strategies", "troubleshooting", "uncertainty")
@@ -165,3 +167,10 @@ def test_every_command_in_a_guide_can_be_typed(command: str) -> None:
     name, *words = shlex.split(command)
     assert name == "medcli"
     assert execute(without_engines(program()), words, {}) == 0
+
+
+@pytest.mark.parametrize("topic", GUIDES)
+def test_every_flag_named_in_a_guide_exists(topic: str) -> None:
+    known = {field.flag for command in COMMANDS.values() for field in command.fields.values()}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", GUIDES[topic].text))
+    assert named <= known, named - known
