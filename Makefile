@@ -41,6 +41,10 @@ bench: $(STAMP)
 	$(BIN)/python bench/plugins.py
 	$(BIN)/python bench/evaluation.py
 	$(BIN)/python bench/lora.py
+	$(BIN)/python bench/mc_dropout.py
+	$(BIN)/python bench/export.py
+	$(BIN)/python bench/predict.py
+	$(BIN)/python bench/diffmap_memory.py
 
 generate: $(STAMP)
 	$(BIN)/python -m medcli.architectures.generate_names
