@@ -44,7 +44,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/mc_dropout.py
 	$(BIN)/python bench/export.py
 	$(BIN)/python bench/predict.py
-	$(BIN)/python bench/diffmap_memory.py
+	$(BIN)/python bench/diffmap_memory.py run
 
 generate: $(STAMP)
 	$(BIN)/python -m medcli.architectures.generate_names

@@ -51,7 +51,7 @@ class BenchmarkSettings:
     memory_limit: Annotated[
         float | None,
         Option(
-            "GiB of resident memory after which the process of one row is ended (default: nine tenths of what is free)",
+            "resident memory in GiB after which the process of one row is ended (default: nine tenths of what is free)",
             THIS,
             "GIB",
             minimum=0,
@@ -60,7 +60,7 @@ class BenchmarkSettings:
         ),
     ] = None
     threads: Annotated[
-        int | None, Option("CPU threads of a network (default: what torch takes)", COMPUTE, "N", minimum=1)
+        int | None, Option("threads a network gets on a CPU (default: what torch takes)", COMPUTE, "N", minimum=1)
     ] = None
     memory_format: Annotated[
         Literal["auto", "channels-first", "channels-last"],

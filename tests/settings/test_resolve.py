@@ -199,7 +199,7 @@ near_duplicates = 1
     assert {
         ("unknown setting `epoch`", "medcli.toml:1", "did you mean `epochs`?"),
         ("`lr` must be a number above 0, not `fast`", "medcli.toml:3", None),
-        ("`[train]` has no setting `top_k`", "medcli.toml:4", "it is a setting of `evaluate`"),
+        ("`[train]` has no setting `top_k`", "medcli.toml:4", "it is a setting of `evaluate`, `report`"),
         ("`resume` cannot be set in a file", "medcli.toml:5", "use the flag `--resume`"),
         ("`batch_size` is set twice, with `-` and with `_`", "medcli.toml:7", None),
         ("unknown table `[evaluat]`", "medcli.toml:8", "did you mean `evaluate`?"),
