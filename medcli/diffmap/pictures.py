@@ -147,17 +147,18 @@ def _overlay(axes: Axes, drawing: Drawing, *, numbers: int) -> None:
         for line, width, style in (("black", 2.6, "solid"), (colour, 1.4, dashes)):
             axes.contour(across, down, closed, levels=[0.5], colors=[line], linewidths=width, linestyles=[style])
         if finding.id <= MOST_NUMBERED:
-            top, _, _, right = finding.component.box
-            first_row, first_column, _, _ = drawing.grid.inner
-            row = (top - first_row) * shape[0] / drawing.grid.inner[2]
-            column = (right - first_column) * shape[1] / drawing.grid.inner[3]
+            top, left, height, width = drawing.grid.inner
+            row, column = finding.component.peak_at
+            # Centred on the peak: it lies within the contour, whatever the shape, and the line around it is the link.
             axes.text(
-                min(column, shape[1] * 0.97),
-                max(row, shape[0] * 0.04),
+                float(np.clip((column + 0.5 - left) / width, 0.03, 0.97)) * shape[1],
+                float(np.clip((row + 0.5 - top) / height, 0.03, 0.97)) * shape[0],
                 f"{'+' if finding.sign > 0 else '−'}{finding.id}" if drawing.signed else str(finding.id),
                 color="white",
                 fontsize=numbers,
                 fontweight="bold",
+                ha="center",
+                va="center",
                 path_effects=[withStroke(linewidth=2.5, foreground="black")],
                 clip_on=True,
             )
@@ -171,7 +172,7 @@ def _bar(figure: Figure, axes: Axes | npt.NDArray[np.object_], drawing: Drawing)
     over_grey = painted(np.full_like(levels, 0.45), levels, dead_zone=dead, colour_limit=limit)[0]
     scale = ScalarMappable(Normalize(low, limit), ListedColormap(over_grey))
     bar = figure.colorbar(scale, ax=axes, fraction=0.05, pad=0.02, aspect=28, extend="max" if not low else "both")
-    ticks = [0.0, dead, limit] if dead < limit else [0.0, limit]
+    ticks = [0.0, dead, limit] if 0.05 * limit < dead < 0.95 * limit else [0.0, limit]
     if drawing.signed:
         ticks = [-tick for tick in reversed(ticks[1:])] + ticks
         words = "gone or less dense  ←  change  →  new or denser"
