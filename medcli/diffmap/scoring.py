@@ -121,15 +121,13 @@ def score(request: ScoreRequest, progress: Progress) -> Scored:
     if read.skipped:
         notes.append(f"{len(read.skipped)} of {len(judged)} pairs could not be used and are left out")
     val = None
-    own = _given(request, source)
     if chosen_by:
         val = _read(chosen_by, request, source, progress("val pairs read", len(chosen_by)))
         if not any(is_changed(truth) for truth in val.truths):
             val = None
     plain_maps = beside(read, maps_of_subtraction(read, signed=source.signed), signed=source.signed)
     maps = beside(read, _maps(source, read), signed=source.signed)
-    if own is None:
-        own = _chosen(source, val, request.source)
+    own = _threshold(request, source, val)
     plain = _plain_threshold(val, own, source)
     readings = read_readings(request.wanted.readers) if request.wanted.readers else ()
     judgement = judge_maps(
@@ -148,6 +146,11 @@ def score(request: ScoreRequest, progress: Progress) -> Scored:
         if source.loaded is None or source.asked is None
         else consistency(source.loaded, read, source.asked),
     )
+    frozen = _of_run(source)
+    if frozen is not None and frozen != own.value:
+        notes.append(
+            f"the run's own threshold, which `predict` takes, is {frozen:g}: `--threshold {frozen:g}` judges it"
+        )
     if request.wanted.save_maps:
         count = save_maps(Path(request.wanted.save_maps), maps)
         notes.append(f"{count} maps written to {request.wanted.save_maps}")
@@ -256,40 +259,44 @@ def _maps(source: _Source, read: ReadPairs) -> Any:
     return maps_of_folder(source.folder, read, signed=source.signed)
 
 
-def _given(request: ScoreRequest, source: _Source) -> Threshold | None:
-    """The threshold that was typed, or that a run brings along."""
+def _threshold(request: ScoreRequest, source: _Source, val: ReadPairs | None) -> Threshold:
+    """What was typed, else what validation pairs of these data choose, as for subtraction, else what the run kept."""
     if request.found.threshold is not None:
         return Threshold(request.found.threshold, "given with `--threshold`")
-    kept = source.loaded.extra.get("threshold") if source.loaded is not None else None
-    if isinstance(kept, int | float) and 0 < kept <= 1:
-        return Threshold(float(kept), "chosen on the validation pairs of the run's own training (largest Dice)")
-    return None
-
-
-def _chosen(source: _Source, val: ReadPairs | None, name: str) -> Threshold:
     if val is not None and source.loaded is None:
-        kept = [row for row, pair in enumerate(val.pairs) if has_map(source.folder, pair.identifier)]
-        if not any(is_changed(val.truths[row]) for row in kept):
-            val = None
-        elif len(kept) < len(val):
-            val = replace(
-                val,
-                pairs=tuple(val.pairs[row] for row in kept),
-                baselines=val.baselines[kept],
-                followups=val.followups[kept],
-                truths=val.truths[kept],
-                valid=val.valid[kept],
-                file_sizes=tuple(val.file_sizes[row] for row in kept),
-            )
-    if val is None:
-        raise UsageProblem(
-            f"nothing says at which threshold the maps of `{name}` mean a change",
-            where="--threshold",
-            hint="`--threshold 0.05`, or pairs with a `val` split whose maps are in the folder too",
-            code="no-threshold",
-        )
-    maps = beside(val, _maps(source, val), signed=source.signed)
-    return _best(maps)
+        val = _with_maps(val, source.folder)
+    if val is not None:
+        return _best(beside(val, _maps(source, val), signed=source.signed))
+    kept = _of_run(source)
+    if kept is not None:
+        return Threshold(kept, "chosen on the validation pairs of the run's own training (largest Dice)")
+    raise UsageProblem(
+        f"nothing says at which threshold the maps of `{request.source}` mean a change",
+        where="--threshold",
+        hint="`--threshold 0.05`, or pairs with a `val` split whose maps are in the folder too",
+        code="no-threshold",
+    )
+
+
+def _of_run(source: _Source) -> float | None:
+    kept = source.loaded.extra.get("threshold") if source.loaded is not None else None
+    return float(kept) if isinstance(kept, int | float) and 0 < kept <= 1 else None
+
+
+def _with_maps(val: ReadPairs, folder: Path) -> ReadPairs | None:
+    """Those pairs of which the folder holds a map; None where none of them changed."""
+    kept = [row for row, pair in enumerate(val.pairs) if has_map(folder, pair.identifier)]
+    if not any(is_changed(val.truths[row]) for row in kept):
+        return None
+    return replace(
+        val,
+        pairs=tuple(val.pairs[row] for row in kept),
+        baselines=val.baselines[kept],
+        followups=val.followups[kept],
+        truths=val.truths[kept],
+        valid=val.valid[kept],
+        file_sizes=tuple(val.file_sizes[row] for row in kept),
+    )
 
 
 def _plain_threshold(val: ReadPairs | None, own: Threshold, source: _Source) -> Threshold:

@@ -51,7 +51,7 @@ def test_agreement_is_as_by_hand() -> None:
     assert found.consensus["positive"] == {1: (pytest.approx(2 / 3), 3), 2: (1.0, 1), 3: (1.0, 1)}
     assert found.consensus["negative"][1] == (0.0, 1)
     assert np.isnan(found.consensus["negative"][2][0])
-    # r1 left out: one (2 others) hit; three missed. r2: one (2) hit, two missed, three missed. r3: one (2) hit, two missed
+    # r1 left out: one (2 others) hit; three missed. r2: one (2) hit, two and three missed. r3: one (2) hit, two missed
     assert found.left_out["positive"] == {1: (pytest.approx(3 / 7), 7), 2: (1.0, 3)}
     assert found.left_out["negative"][1] == (0.0, 2)
     assert (found.readers, found.pairs) == (3, 2)

@@ -26,10 +26,11 @@ def evaluate(source: ScoredMaps, flags: Flags) -> ExitCode | None:
     connected areas at the threshold: one is hit by a centroid inside it or an overlap (IoU) of 0.1. Every figure has a
     95 % interval from resampled patients, and so has the difference to subtraction of the same registered pairs.
 
-    A set with splits is judged on `test`; `val` chooses the threshold of subtraction, and of maps from files. A run
-    brings its own threshold. With `--readers`, agreement with what readers marked as ellipses is shown beside that of
-    the readers with each other: `PAIR/READER.json`, in pixels of the later image's file, labelled Appearance or
-    Disappearance (or -3 to 3; 0 and Persistence are no change), the angle in degrees, clockwise.
+    A set with splits is judged on `test`, at thresholds chosen on `val` (largest Dice), one for the maps and one for
+    subtraction; for a set without splits a run brings its own, and maps from files need `--threshold`. With
+    `--readers`, agreement with what readers marked as ellipses is shown beside that of the readers with each other:
+    `PAIR/READER.json`, in pixels of the later image's file, labelled Appearance or Disappearance (or -3 to 3; 0 and
+    Persistence are no change), the angle in degrees, clockwise.
 
     Examples:
         medcli diffmap evaluate runs/20261121T101500Z-diffmap-train-siamese-unet-1a2b --data pairs/
@@ -135,15 +136,15 @@ def _check_destinations(wanted: MapScoreSettings, out: str | None, overwrite: bo
     if wanted.figure and not wanted.figure.lower().endswith(".png"):
         raise UsageProblem(f"`{wanted.figure}` is no .png", where="--figure", code="bad-suffix")
     for flag, path in (("--out", out), ("--figure", wanted.figure)):
-        if path and Path(path).is_dir():
-            raise UsageProblem(f"`{path}` is a folder, and a file is written", where=flag, code="is-a-folder")
-        if path and Path(path).exists() and not overwrite:
-            raise UsageProblem(f"`{path}` exists", where=flag, hint="`--overwrite` replaces it", code="already-exists")
+        if path and Path(path).exists() and not (overwrite and Path(path).is_file()):
+            raise UsageProblem(
+                f"`{path}` exists already", where=flag, hint="`--overwrite` replaces it", code="out-occupied"
+            )
     folder = Path(wanted.save_maps) if wanted.save_maps else None
     if folder is not None and (folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite)):
         raise UsageProblem(
             f"`{folder}` " + ("is a file" if folder.is_file() else "is not empty"),
             where="--save-maps",
             hint="`--overwrite` writes into it",
-            code="already-exists",
+            code="out-occupied",
         )
