@@ -21,12 +21,16 @@ from medcli.errors import RunFailure, UsageProblem
 from medcli.evaluation.calibrator import calibrate_logits
 from medcli.evaluation.scores import sigmoid, softmax
 
-__all__ = ["MODEL", "SELFTEST", "SELFTEST_LIMIT", "Answers", "Bundle", "open_bundle", "open_session"]
+__all__ = ["MODEL", "QUANTISED_LIMIT", "SELFTEST", "SELFTEST_LIMIT", "Answers", "Bundle", "open_bundle", "open_session"]
 
 MODEL, SELFTEST = "model.onnx", "selftest.npz"
 
 SELFTEST_LIMIT = 1e-4
 """Most that a probability of the self-test may differ: ten times what an export may, for processors of another kind."""
+
+
+QUANTISED_LIMIT = 2e-2
+"""The same of a quantised network, where a last digit of a float moves a whole step of its whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Bundle:
 
         Raises:
             UsageProblem: the example is damaged (code `bad-bundle`).
-            RunFailure: a difference above `SELFTEST_LIMIT` (code `selftest-failed`).
+            RunFailure: a difference above `SELFTEST_LIMIT`, or `QUANTISED_LIMIT` (code `selftest-failed`).
         """
         file = self.path / SELFTEST
         try:
@@ -102,7 +106,8 @@ class Bundle:
             # Unlike `max`, this keeps what is no number.
             worst = float(np.maximum.reduce([worst, *(np.abs(one).max() for one in both)]))
         # Written so that what is no number fails too.
-        if not worst <= SELFTEST_LIMIT:
+        quantised = self.manifest.facts.get("quantized", "none") != "none"
+        if not worst <= (QUANTISED_LIMIT if quantised else SELFTEST_LIMIT):
             raise RunFailure(
                 f"this machine computes other probabilities than the one that exported: they differ by {worst:.2g}",
                 where=str(file),

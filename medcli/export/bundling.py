@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
@@ -11,15 +12,18 @@ from secrets import token_hex
 import numpy as np
 
 import medcli
-from medcli.bundles.bundle import SELFTEST, Bundle
+from medcli.bundles.bundle import MODEL, SELFTEST, Bundle
 from medcli.bundles.manifest import MANIFEST, Format, Manifest, file_facts, is_bundle, manifest_to_json
 from medcli.data.dataset import Picture
 from medcli.errors import UsageProblem
 from medcli.export.comparing import TOLERANCE, Comparison, compare
-from medcli.export.formats import WRITERS, Written
+from medcli.export.formats import NETWORK, WRITERS, Written, join_network, write_onnx
 from medcli.export.graph import check_opset, require_export
+from medcli.export.quantising import MAX_DROP, Quantised, quantise
 from medcli.export.readme import readme
 from medcli.export.reference import Expected, expect, phantoms, real_pictures, stacks
+from medcli.export.run_cases import RunCases, read_run_cases
+from medcli.export.shrinking import Quantize
 from medcli.export.source import Source
 from medcli.runs.directory import replace_text, writing
 from medcli.runs.status import now
@@ -37,6 +41,8 @@ class Wishes:
         verify: whether it is compared with the run.
         data: other pictures to compare on than the run's own.
         batch_size: the largest batch compared.
+        quantize: what the network becomes.
+        max_drop: most that AUC and accuracy may fall by that, on validation cases.
     """
 
     opset: int | None = None
@@ -44,6 +50,8 @@ class Wishes:
     verify: bool = True
     data: tuple[str, ...] = ()
     batch_size: int = 32
+    quantize: Quantize = "none"
+    max_drop: float = MAX_DROP
 
 
 @dataclass(frozen=True)
@@ -53,10 +61,12 @@ class Reference:
     Args:
         real: to real pictures; empty where nothing is compared.
         drawn: to those of the self-test.
+        cases: of its own splits, for a network that is quantised.
     """
 
     real: tuple[Expected, ...]
     drawn: tuple[Expected, ...]
+    cases: RunCases | None = None
 
 
 @dataclass(frozen=True)
@@ -67,11 +77,13 @@ class Exported:
         path: its directory.
         manifest: what it says about itself.
         comparison: with the run, or None.
+        quantised: what became of the network, or None.
     """
 
     path: Path
     manifest: Manifest
     comparison: Comparison | None
+    quantised: Quantised | None = None
 
     @property
     def size(self) -> int:
@@ -121,6 +133,22 @@ def refuse_early(kinds: Sequence[Format], wishes: Wishes) -> None:
         )
     if wishes.opset is not None:
         check_opset(wishes.opset)
+    if wishes.quantize == "none":
+        return
+    if tuple(kinds) != ("onnx",):
+        raise UsageProblem(
+            f"`--quantize` is about ONNX, and the format is `{next(kind for kind in kinds if kind != 'onnx')}`",
+            where="--quantize",
+            hint="leave `--format` out",
+            code="idle-flag",
+        )
+    if not wishes.verify:
+        raise UsageProblem(
+            "a quantised network is kept for what it scores on the run's images, and `--no-verify` looks at none",
+            where="--no-verify",
+            hint="leave it out",
+            code="contradiction",
+        )
 
 
 def ask_run(source: Source, wishes: Wishes) -> Reference:
@@ -140,10 +168,20 @@ def ask_run(source: Source, wishes: Wishes) -> Reference:
         tuple(expect(network, how, target, source.calibrator, asked))
         for asked in (batches, [[one] for one in phantoms()])
     )
-    return Reference(real, drawn)
+    if wishes.quantize == "none":
+        return Reference(real, drawn)
+    return Reference(real, drawn, read_run_cases(source, wishes.data, calibrating=wishes.quantize == "int8-static"))
 
 
-def export_run(source: Source, reference: Reference, kind: Format, path: Path, wishes: Wishes) -> Exported:
+def export_run(
+    source: Source,
+    reference: Reference,
+    kind: Format,
+    path: Path,
+    wishes: Wishes,
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Exported:
     """Write one bundle, all of it or nothing.
 
     Args:
@@ -151,24 +189,29 @@ def export_run(source: Source, reference: Reference, kind: Format, path: Path, w
         reference: of `ask_run`.
         kind: the format.
         path: the final place, free (see `free_place`) or an older bundle, which is replaced at the end.
-        wishes: opset, tolerance, pictures.
+        wishes: opset, tolerance, pictures, quantisation.
+        tell: told what is tried.
 
     Raises:
         UsageProblem: a format that does not suit the run.
         RunFailure: the network cannot be exported, or a file cannot be written.
         Mismatch: the export answers otherwise than the run (exit status 4).
+        TooMuchLost: every smaller network answers too badly (exit status 4).
     """
     draft = path.with_name(f".{path.name}.{token_hex(4)}.part")
     try:
         with writing(path):
             draft.mkdir(parents=True)
-        written = WRITERS[kind](source, draft, wishes.opset)
-        comparison = None
+        written = _written(source, kind, draft, wishes)
+        comparison, drawn, quantised = None, reference.drawn, None
         if reference.real and written.run is not None:
             comparison = compare(written.run, reference.real, wishes.tolerance)
-        manifest = _manifest(source, kind, written, comparison)
+        if reference.cases is not None:
+            written, quantised = _quantised(source, reference, reference.cases, written, draft, wishes, tell)
+            drawn = _answered(written, drawn)
+        manifest = _manifest(source, kind, written, comparison, wishes.quantize)
         if written.run is not None:
-            _write_selftest(draft / SELFTEST, reference.drawn)
+            _write_selftest(draft / SELFTEST, drawn)
         if kind == "onnx":
             Bundle(draft, manifest).self_test()
         replace_text(draft / "README.md", readme(manifest, _build_arguments(source)))
@@ -178,10 +221,69 @@ def export_run(source: Source, reference: Reference, kind: Format, path: Path, w
         _give_name(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return Exported(path, manifest, comparison)
+    return Exported(path, manifest, comparison, quantised)
 
 
-def _manifest(source: Source, kind: Format, written: Written, comparison: Comparison | None) -> Manifest:
+def _written(source: Source, kind: Format, draft: Path, wishes: Wishes) -> Written:
+    if wishes.quantize == "none":
+        return WRITERS[kind](source, draft, wishes.opset)
+    return write_onnx(source, draft, wishes.opset, keep_network=True)
+
+
+def _quantised(
+    source: Source,
+    reference: Reference,
+    cases: RunCases,
+    written: Written,
+    draft: Path,
+    wishes: Wishes,
+    tell: Callable[[str], None],
+) -> tuple[Written, Quantised]:
+    """Replace the network in the draft by a smaller one; preprocessing and calibrator are as before."""
+    assert wishes.quantize != "none"
+    work = draft / "work"
+    with writing(work):
+        work.mkdir()
+    found = quantise(
+        source,
+        cases,
+        draft / NETWORK,
+        work,
+        wishes.quantize,
+        max_drop=wishes.max_drop,
+        batch_size=wishes.batch_size,
+        tell=tell,
+    )
+    with writing(draft):
+        for name in (NETWORK, MODEL, f"{MODEL}.data"):
+            (draft / name).unlink(missing_ok=True)
+            if (work / name).is_file() and name != NETWORK:
+                (work / name).rename(draft / name)
+        shutil.rmtree(work)
+    smaller = join_network(source, draft, {"opset": written.facts["opset"]})
+    assert smaller.run is not None
+    # Shapes of every batch are checked, and what is no number; how far the answers moved is told, not judged.
+    moved = compare(smaller.run, reference.real, sys.float_info.max)
+    facts = {
+        **found.to_dict(),
+        "largest_difference": {"probability": moved.probability, "logit": moved.logit, "images": moved.images},
+    }
+    return replace(smaller, facts={**smaller.facts, "quantization": facts}), found
+
+
+def _answered(written: Written, drawn: Sequence[Expected]) -> tuple[Expected, ...]:
+    """The self-test of a quantised network is what that network says."""
+    assert written.run is not None
+    found = []
+    for one in drawn:
+        answers, logits, features = written.run(one.images)
+        found.append(Expected(one.images, answers, logits, features))
+    return tuple(found)
+
+
+def _manifest(
+    source: Source, kind: Format, written: Written, comparison: Comparison | None, quantized: Quantize
+) -> Manifest:
     loaded = source.loaded
     return Manifest(
         format=kind,
@@ -196,7 +298,7 @@ def _manifest(source: Source, kind: Format, written: Written, comparison: Compar
         conformal=source.conformal,
         thresholds=source.thresholds,
         verification=None if comparison is None else comparison.to_dict(),
-        facts={**source.facts, **written.facts, "quantized": "none"},
+        facts={**source.facts, **written.facts, "quantized": quantized},
     )
 
 

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from medcli.export.comparing import Run
     from medcli.export.source import Source
 
-__all__ = ["WRITERS", "Written"]
+__all__ = ["NETWORK", "WRITERS", "Written", "join_network", "write_onnx"]
+
+NETWORK = "network.onnx"
+"""The network alone, for the time that a smaller one is made from it."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,25 @@ class Written:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_onnx(source: Source, folder: Path, opset: int | None) -> Written:
-    """`model.onnx`: preprocessing, network and calibrator; large weights in `model.onnx.data`."""
+def write_onnx(source: Source, folder: Path, opset: int | None, *, keep_network: bool = False) -> Written:
+    """`model.onnx`: preprocessing, network and calibrator; large weights in `model.onnx.data`.
+
+    With `keep_network`, the network alone lies in `NETWORK` beside it, and shares those weights.
+    """
     source.merge()
     loaded = source.loaded
     chosen, file, how = opset or DEFAULT_OPSET, folder / MODEL, loaded.preprocessing
     write_network(source.network(), file, channels=how.channels, image_size=how.image_size, opset=chosen)
-    join(file, file, how, loaded.spec.target, source.calibrator)
+    if keep_network:
+        with writing(folder / NETWORK):
+            shutil.copyfile(file, folder / NETWORK)
+    return join_network(source, folder, {"opset": chosen})
+
+
+def join_network(source: Source, folder: Path, facts: Mapping[str, Any]) -> Written:
+    """Put preprocessing and calibrator around the network in `model.onnx`."""
+    file, loaded = folder / MODEL, source.loaded
+    join(file, file, loaded.preprocessing, loaded.spec.target, source.calibrator)
     outputs = (answer_name(source.calibrator), "logits", "features")
     session = open_session(file)
 
@@ -67,7 +82,7 @@ def write_onnx(source: Source, folder: Path, opset: int | None) -> Written:
 
     import onnxruntime
 
-    return Written(outputs, run, {"opset": chosen, "runtime": f"onnxruntime {onnxruntime.__version__}"})
+    return Written(outputs, run, {**facts, "runtime": f"onnxruntime {onnxruntime.__version__}"})
 
 
 def write_pt2(source: Source, folder: Path, _: int | None) -> Written:

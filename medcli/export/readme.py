@@ -91,6 +91,7 @@ def readme(manifest: Manifest, build: str = "") -> str:
         *_thresholds(manifest),
         "## Was it checked?",
         _checked(manifest.verification),
+        *_quantised(manifest.facts),
         *_figures(manifest.facts),
         *_licences(manifest.facts.get("card", {})),
     ]
@@ -167,6 +168,29 @@ def _checked(verification: Mapping[str, Any] | None) -> str:
     )
 
 
+def _quantised(facts: Mapping[str, Any]) -> list[str]:
+    found = facts.get("quantization")
+    if not found:
+        return []
+    size, speed = found["network_bytes"], found["latency_ms"]
+    rows = [
+        f"| {one['figure']} | {one['cases']} | {_figure(one['before'])} | {_figure(one['after'])} | "
+        f"{_figure(one['drop'])} ({_figure(one['low'])} to {_figure(one['high'])}) |"
+        for one in found["validation"]
+    ]
+    text = (
+        f"Then its network was quantised ({facts['quantized']}: {found['way']}), preprocessing and calibrator not: "
+        f"{size['before'] / 1e6:.1f} -> {size['after'] / 1e6:.1f} MB, {speed['before']:.1f} -> {speed['after']:.1f} ms "
+        f"for one picture on the machine that exported. So a probability differs from the run's by up to "
+        f"{found['largest_difference']['probability']:.2g} on the {found['largest_difference']['images']} pictures "
+        "above, and what counts is what is lost on the validation cases, by which the way was chosen:"
+    )
+    if found["depends_on_batch"]:
+        text = f"Answers depend a little on the other pictures of a batch; give one picture at a time. {text}"
+    heading = ["| figure | cases | before | after | lost (95 % interval) |", "| --- | --- | --- | --- | --- |"]
+    return [text, "\n".join([*heading, *rows])]
+
+
 def _figures(facts: Mapping[str, Any]) -> list[str]:
     figures = facts.get("figures", {}).get("test")
     if not figures:
@@ -176,7 +200,9 @@ def _figures(facts: Mapping[str, Any]) -> list[str]:
         for name, values in figures.items()
     ]
     table = "\n".join(["| figure | value | 95 % interval |", "| --- | --- | --- |", *rows])
-    return [f"## Figures on its test cases\n\nOf {facts.get('figures_of', 'these scores')}.\n\n{table}"]
+    of = facts.get("figures_of", "these scores")
+    before = "" if facts.get("quantized", "none") == "none" else ", before it was quantised"
+    return [f"## Figures on its test cases\n\nOf {of}{before}.\n\n{table}"]
 
 
 def _licences(card: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,20 @@ class ExportSettings:
             "most that a probability may differ from the run's (default: 1e-5)", THIS, "P", minimum=0, exclusive=True
         ),
     ] = None
+    quantize: Annotated[
+        Literal["none", "int8-dynamic", "int8-static", "fp16"],
+        Option("make the network of an ONNX bundle smaller; kept if it scores as well on validation images", THIS),
+    ] = "none"
+    max_drop: Annotated[
+        float | None,
+        Option(
+            "most that AUC and accuracy may lose on validation images by `--quantize` (default: 0.005)",
+            THIS,
+            "X",
+            minimum=0,
+            maximum=1,
+        ),
+    ] = None
     no_verify: Annotated[
         bool,
         Option("do not compare with the run on its images; the bundle then says that nobody did", THIS, flag_only=True),
