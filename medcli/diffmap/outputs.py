@@ -167,6 +167,7 @@ def write_map(found: FoundMap, mapper: Mapper, folder: Path, formats: Sequence[s
             found.pair.identifier,
             f"{mapper.spec.model.split('/')[-1]} at {mapper.spec.image_size} px, registration {mapper.how}",
             found.prepared.quality.ncc_after,
+            tuple(one.message for one in found.concerns if one.weight == "refuse"),
         )
         draw_overlay(drawing, folder / "overlay.png")
         if "dicom" in formats:

@@ -27,6 +27,8 @@ __all__ = ["CAUTION", "Drawing", "checkerboard", "draw_overlay", "draw_sheet", "
 
 CAUTION = "RESEARCH USE ONLY"
 MORE, LESS = np.array([0.902, 0.333, 0.0]), np.array([0.337, 0.706, 0.914])  # vermilion and sky blue
+ALARM = "#a00000"
+WINDOW = (0.5, 99.5)  # percentiles of the current image that are black and white in pictures
 STRONGEST = 0.8  # opacity: the anatomy stays visible under the strongest change
 SQUARES = 8  # of the checkerboard, along the longer side
 MOST_NUMBERED = 20
@@ -50,6 +52,7 @@ class Drawing:
         name: of the pair.
         method: how the map was made, in words.
         agreement: of the aligned images, -1 to 1.
+        objections: what spoke against comparing the images, where that was overruled.
     """
 
     pictured: Pictured
@@ -62,6 +65,7 @@ class Drawing:
     name: str
     method: str
     agreement: float
+    objections: tuple[str, ...] = ()
 
 
 def painted(picture: Image, values: Image, *, dead_zone: float, colour_limit: float) -> Colours:
@@ -100,7 +104,7 @@ def draw_overlay(drawing: Drawing, path: Path) -> None:
     axes = figure.subplots()
     _overlay(axes, drawing, numbers=11)
     _bar(figure, axes, drawing)
-    figure.suptitle(f"{_shortened(drawing.name, 62)}\n{CAUTION}", fontsize=12)
+    figure.suptitle(_heading(drawing, 62, "\n"), fontsize=12, color=ALARM if drawing.objections else "black")
     figure.supxlabel(_caption(drawing), fontsize=10, color="0.25")
     _save(figure, path)
 
@@ -111,29 +115,28 @@ def draw_sheet(drawing: Drawing, path: Path) -> None:
     Raises:
         RunFailure: the file cannot be written.
     """
-    both = drawing.pictured
-    height, width = both.followup.shape
+    prior, current = _shown(drawing)
+    height, width = current.shape
     side = 4.6
     figure = Figure(figsize=(2 * side + 1.4, 2 * max(2.4, side * height / width) + 1.7), dpi=DPI, layout="constrained")
     grid = figure.subplots(2, 2)
-    hidden = np.where(both.valid, both.baseline, np.float32(0))
     for axes, picture, title in (
-        (grid[0, 0], hidden, "prior, laid over the current image"),
-        (grid[0, 1], both.followup, "current"),
-        (grid[1, 1], checkerboard(hidden, both.followup), "checkerboard: edges should run through"),
+        (grid[0, 0], prior, "prior, laid over the current image"),
+        (grid[0, 1], current, "current"),
+        (grid[1, 1], checkerboard(prior, current), "checkerboard: edges should run through"),
     ):
         _show(axes, np.repeat(picture[..., None], 3, axis=2).astype(np.float64))
         axes.set_title(title, fontsize=12)
     _overlay(grid[1, 0], drawing, numbers=10)
     grid[1, 0].set_title("what changed", fontsize=12, fontweight="bold")
     _bar(figure, grid[:, 1], drawing)
-    figure.suptitle(f"{_shortened(drawing.name, 70)}  ·  {CAUTION}", fontsize=13)
+    figure.suptitle(_heading(drawing, 70, "  ·  "), fontsize=13, color=ALARM if drawing.objections else "black")
     figure.supxlabel(_caption(drawing), fontsize=11, color="0.25")
     _save(figure, path)
 
 
 def _overlay(axes: Axes, drawing: Drawing, *, numbers: int) -> None:
-    picture = drawing.pictured.followup
+    _, picture = _shown(drawing)
     shape = (picture.shape[0], picture.shape[1])
     values = drawing.grid.unfold(drawing.values, shape)
     _show(axes, painted(picture, values, dead_zone=drawing.limits.dead_zone, colour_limit=drawing.colour_limit))
@@ -181,6 +184,23 @@ def _bar(figure: Figure, axes: Axes | npt.NDArray[np.object_], drawing: Drawing)
     bar.set_ticks(ticks, labels=[f"{tick:+.2g}" if tick and drawing.signed else f"{tick:.2g}" for tick in ticks])
     bar.ax.tick_params(labelsize=10)
     bar.set_label(words, fontsize=11)
+
+
+def _heading(drawing: Drawing, most: int, between: str) -> str:
+    lines = [f"{_shortened(drawing.name, most)}{between}{CAUTION}"]
+    lines += [f"compared all the same, but {one}" for one in drawing.objections]
+    return "\n".join(lines)
+
+
+def _shown(drawing: Drawing) -> tuple[Image, Image]:
+    """Prior and current; one window for both, that a few bright letters cannot dim the chest."""
+    both = drawing.pictured
+    low, high = (float(value) for value in np.percentile(both.followup, WINDOW))
+    scale = 1 / (high - low) if high - low > 0.01 else 1.0
+    first, second = (
+        np.clip((picture - low) * scale, 0, 1).astype(np.float32) for picture in (both.baseline, both.followup)
+    )
+    return np.where(both.valid, first, np.float32(0)), second
 
 
 def _caption(drawing: Drawing) -> str:
