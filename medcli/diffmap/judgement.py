@@ -111,7 +111,8 @@ class Judgement:
             "changed_above": scores.above,
             "min_area": scores.min_area,
             "data_range": DATA_RANGE,
-            "interval": f"95 % percentile interval of {self.resamples} resamples of patients",
+            "interval": f"95 % percentile interval of {self.resamples} resamples of patients; for AUPRC and AUROC of "
+            "pixels the estimate is exact and its spread comes from pixels counted into bins",
             "model": side(self.model),
             "subtraction": side(self.plain),
             "differences": {name: figure.to_dict() for name, figure in self.differences.items()},

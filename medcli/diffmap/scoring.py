@@ -196,8 +196,7 @@ def _grid(folder: Path) -> int:
             hint=f"maps are called as their pairs: `PAIR.npy`, `.nii.gz`, or 16-bit `.png` ({MAP_MIDDLE} is 0)",
             code="no-maps",
         )
-    height, width = read_any_map(first).shape
-    return min(LARGEST_GRID, max(height, width))
+    return min(LARGEST_GRID, max(int(side) for side in read_any_map(first).shape))
 
 
 def _pairs(request: ScoreRequest, source: _Source) -> tuple[tuple[Pair, ...], tuple[Pair, ...], str, str]:

@@ -11,7 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from medcli.diffmap.map_sources import ReadPairs, maps_of_folder
 from medcli.diffmap.metrics import change_precision
+from medcli.diffmap.pairs import Pair
+from medcli.errors import UsageProblem
 from medcli.testing.command import RunCli, forget_user_settings
 
 TINY = ("--arch-opt", "encoder=test_resnet", "--arch-opt", "width=4", "--image-size", "32", "--workers", "0")
@@ -182,3 +185,19 @@ def test_maps_of_a_wrong_size_and_of_odd_values_are_named(home: Path, tmp_path: 
         words = (str(folder), "--data", "pairs", "--threshold", "0.1", "--image-size", "32", *PLAIN)
         done = RunCli(home)("diffmap", "evaluate", *words, in_process=True)
         assert (done.code, said in done.stderr) == (1, True), done.stderr
+
+
+def test_a_map_on_the_files_own_pixels_comes_to_lie_as_its_picture_does(tmp_path: Path) -> None:
+    tall = np.zeros((64, 32), np.float32)
+    tall[0:8, 0:8] = -0.5
+    tall[20:30, 10:20] = np.nan  # no statement is no finding
+    np.save(tmp_path / "one.npy", tall)
+    grid = np.zeros((1, 32, 32), np.float32)
+    read = ReadPairs((Pair("one", "a.png", "b.png"),), grid, grid, grid, grid == 0, ((64, 32),))
+    found = maps_of_folder(tmp_path, read, signed=True)[0]
+    assert found[0:3, 8:11].tolist() == [[-0.5] * 3] * 3  # 16 of 32 columns in the middle
+    assert not found[:, :8].any()
+    assert not found[10:, :].any()
+    outside = ReadPairs((Pair("../one", "a.png", "b.png"),), grid, grid, grid, grid == 0, ((64, 32),))
+    with pytest.raises(UsageProblem, match="out of"):
+        maps_of_folder(tmp_path, outside, signed=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shlex
 import shutil
 import signal
@@ -24,6 +25,7 @@ SMALL = "--limit 8 --epochs 1 --image-size 32 --batch-size 4 --workers 0"
 MEASURED = "--image-size 32 --seconds 0.05 --batch-sizes 1"
 FEW = "--limit 3 --epochs 1 --image-size 32 --batch-size 3 --workers 0"
 TINY_MASK = f"{FEW} --arch-opt encoder=test_resnet"
+JUDGED = "--register none --workers 1 --bootstrap 20"
 UNALIGNED = f"{FEW} --register none"
 TINY_MAP = f"{TINY_MASK} --register none"
 AS_WRITTEN = ""
@@ -95,6 +97,18 @@ CHEAPER = {
     "medcli diffmap pretrain --data synthetic/chest --limit 100 --image-size 64 --epochs 5": TINY_MASK,
     "medcli diffmap pretrain --data xrays/ --image-size 256 --mask-mode checkerboard --mask-patches 8": TINY_MASK,
     "medcli diffmap pretrain --data xrays/ --arch-opt encoder=resnet50 --adversarial --fourier-weight 0.3": FEW,
+    "medcli diffmap evaluate runs/20261121T101500Z-diffmap-train-siamese-unet-1a2b --data pairs/": JUDGED,
+    "medcli diffmap evaluate runs/20261121T101500Z-diffmap-train-siamese-unet-1a2b --data pairs/ --figure curves.png "
+    "--save-maps found --min-auprc 0.01": JUDGED,
+    "medcli diffmap evaluate maps/ --data pairs/ --threshold 0.05 --readers readers/": JUDGED,
+    "medcli diffmap predict baseline.png followup.png --out change": "--image-size 64",
+    "medcli diffmap predict baseline.png followup.png --format nifti,json --threshold 0.3 --out change-nifti": (
+        "--image-size 64"
+    ),
+    # Films of 32 pixels, which hardly show enough to be laid over each other.
+    "medcli diffmap predict --run runs/20261121T101500Z-diffmap-train-siamese-unet-1a2b --data pairs/ --out changes": (
+        "--format json --allow-mismatch"
+    ),
     "medcli diffmap synth --pairs 200 --out pairs": "--pairs 3 --image-size 32 --overwrite --yes",
     "medcli diffmap synth --pairs 500 --source chest-xrays/ --patient-pattern '^([0-9]+)_' --out painted-pairs": (
         "--pairs 1 --image-size 64"
@@ -204,6 +218,16 @@ def write_chests(root: Path) -> None:
     (root / "chest-xrays").mkdir()
     for index in first.tolist():
         Image.fromarray(images.read(index).pixels).save(root / f"chest-xrays/{index:04d}_0.png")
+
+
+def write_pair(root: Path) -> None:
+    """A patient twice."""
+    from medcli.diffmap.pairs import Drawn
+    from medcli.diffmap.phantom import draw_phantom_pair
+
+    pair = draw_phantom_pair(Drawn(1, 3, 96))
+    for name, film in (("baseline", pair.prior), ("followup", pair.current)):
+        Image.fromarray(np.rint(film * 255).astype(np.uint8)).save(root / f"{name}.png")
 
 
 def write_predictions(root: Path) -> None:
@@ -357,9 +381,18 @@ def train_maps(root: Path) -> None:
             f"{stamp}-pretrain-siamese-unet-1a2b",
         ),
         ("train", "--data", "pairs/", *shlex.split(TINY_MAP), "--out", f"{stamp}-train-siamese-unet-1a2b"),
+        (
+            *("evaluate", f"{stamp}-train-siamese-unet-1a2b", "--data", "pairs/", "--save-maps", "maps"),
+            *shlex.split(JUDGED),
+        ),
     ):
         done = cli("diffmap", *words, in_process=True)
         assert done.code == 0, done.stderr
+    pair = sorted(root.glob("maps/*/*.npy"))[0]
+    reading = root / "readers" / pair.parent.name / pair.stem / "anna.json"
+    reading.parent.mkdir(parents=True)
+    mark = {"cx": 16, "cy": 12, "rx": 6, "ry": 4, "angle": 0, "label": "Appearance"}
+    reading.write_text(json.dumps({"ellipses": [mark]}))
 
 
 @pytest.fixture(scope="module")
@@ -374,6 +407,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_predictions(root)
     write_scans(root)
     write_chests(root)
+    write_pair(root)
     write_weights(root)
     (root / "space.toml").write_text("[space]\nlr = { low = 1e-5, high = 1e-2, log = true }\nbatch_size = [4, 8]\n")
     (root / "experiments").mkdir()

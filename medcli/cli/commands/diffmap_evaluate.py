@@ -35,7 +35,7 @@ def evaluate(source: ScoredMaps, flags: Flags) -> ExitCode | None:
     Examples:
         medcli diffmap evaluate runs/20261121T101500Z-diffmap-train-siamese-unet-1a2b --data pairs/
         medcli diffmap evaluate runs/20261121T101500Z-diffmap-train-siamese-unet-1a2b --data pairs/ --figure curves.png
-            --save-maps maps --min-auprc 0.01
+            --save-maps found --min-auprc 0.01
         medcli diffmap evaluate maps/ --data pairs/ --threshold 0.05 --readers readers/
     """
     from medcli.diffmap.scoring import ScoreRequest, is_run, score
