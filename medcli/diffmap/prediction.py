@@ -328,8 +328,8 @@ def _mapped(pair: Pair, ready: _Ready, mapper: Mapper) -> FoundMap:
             for picture in (filled(images), images.followup)
         )
         with torch.inference_mode(), autocast(mapper.device, mapper.precision):
-            found = difference_map(mapper.network, mapper.spec, before, after, antisymmetric=mapper.antisymmetric)[0, 0]
-            found = found.float().cpu().numpy()
+            output = difference_map(mapper.network, mapper.spec, before, after, antisymmetric=mapper.antisymmetric)
+        found = output[0, 0].float().cpu().numpy()
     if not np.isfinite(found).all():
         raise RunFailure(
             f"the network's map of `{pair.identifier}` is not a number",
