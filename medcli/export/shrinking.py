@@ -91,7 +91,7 @@ def prepare(network: Path, destination: Path) -> None:
             str(destination),
             skip_optimization=large,
             skip_symbolic_shape=large,
-            **beside,  # type: ignore[arg-type]
+            **beside,
         )
 
 

@@ -54,7 +54,7 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
     from medcli.settings.groups import ComputeSettings, DataSettings, ExportSettings, FormatSettings
 
     wanted = resolved.group(ExportSettings)
-    kinds: tuple[Format, ...] = tuple(dict.fromkeys(resolved.group(FormatSettings).format)) or ("onnx",)  # type: ignore[assignment]
+    kinds: tuple[Format, ...] = tuple(dict.fromkeys(resolved.group(FormatSettings).format)) or ("onnx",)  # type: ignore[arg-type]
     data = resolved.group(DataSettings).data
     if wanted.no_verify and (data or wanted.tolerance is not None):
         flag = "--data" if data else "--tolerance"

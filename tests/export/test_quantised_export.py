@@ -1,0 +1,245 @@
+"""`medcli export --quantize`: what becomes smaller, what is lost by that, and what is refused for it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medcli.bundles.bundle import open_bundle, open_session
+from medcli.export import quantising
+from medcli.export.graph import write_network
+from medcli.export.shrinking import (
+    calibrated_ranges,
+    network_bytes,
+    prepare,
+    shrunk_share,
+    write_dynamic,
+    write_half,
+    write_static,
+)
+from medcli.testing.command import Outcome, RunCli
+
+
+@pytest.fixture
+def cli(workplace: Path) -> RunCli:
+    return RunCli(workplace)
+
+
+def typed(cli: RunCli, *words: str) -> Outcome:
+    return cli(*words, in_process=True)
+
+
+class Linear(nn.Module):
+    """Nearly all of its numbers are in linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 8, 8)
+        self.layers = nn.Sequential(nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 64))
+        self.head = nn.Linear(64, 2)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.layers(self.first(images).flatten(1))
+        return self.head(features), features
+
+
+class Convolutions(nn.Module):
+    """A first convolution, a depthwise one, squeeze-and-excitation, a wide one, and a mean before the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 32, 3, 2, 1)
+        self.depthwise = nn.Conv2d(32, 32, 3, 1, 1, groups=32)
+        self.squeeze, self.excite = nn.Conv2d(32, 16, 1), nn.Conv2d(16, 32, 1)
+        self.wide = nn.Conv2d(32, 64, 3)
+        self.last = nn.Conv2d(64, 64, 1)
+        self.head = nn.Linear(64, 2)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = functional.hardswish(self.depthwise(functional.relu(self.first(images))))
+        x = x * functional.hardsigmoid(self.excite(functional.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+        features = self.last(functional.relu(self.wide(x)).mean((2, 3), keepdim=True)).flatten(1)
+        return self.head(features), features
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Both as ONNX, and prepared."""
+    folder, found = tmp_path_factory.mktemp("networks"), {}
+    for network in (Linear(), Convolutions()):
+        kind = type(network).__name__
+        file = folder / f"{kind}.onnx"
+        write_network(network.eval(), file, channels=3, image_size=32, opset=18)
+        prepare(file, folder / f"{kind}-prepared.onnx")
+        found[kind] = file
+    return found
+
+
+def prepared(network: Path) -> Path:
+    return network.with_name(f"{network.stem}-prepared.onnx")
+
+
+def logits(file: Path, count: int) -> np.ndarray[Any, Any]:
+    images = torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(3)).numpy()
+    found: np.ndarray[Any, Any] = open_session(file, threads=1).run(["logits"], {"images": images})[0]
+    return found
+
+
+def test_dynamic_int8_shrinks_linear_layers_and_hardly_a_convolutional_network(
+    networks: dict[str, Path], tmp_path: Path
+) -> None:
+    shares = {}
+    for kind, network in networks.items():
+        write_dynamic(prepared(network), tmp_path / f"{kind}.onnx")
+        shares[kind] = shrunk_share(tmp_path / f"{kind}.onnx")
+        assert logits(tmp_path / f"{kind}.onnx", 3).shape == (3, 2)
+    assert shares["Linear"] > 0.8
+    assert shares["Convolutions"] < 0.05
+    assert network_bytes(tmp_path / "Linear.onnx") < 0.5 * network_bytes(networks["Linear"])
+
+
+@pytest.mark.parametrize("kind", ["Linear", "Convolutions"])
+def test_half_precision_takes_half_the_bytes(kind: str, networks: dict[str, Path], tmp_path: Path) -> None:
+    write_half(networks[kind], tmp_path / "half.onnx")
+    stored = onnx.load(str(tmp_path / "half.onnx"))
+    original = onnx.load(str(networks[kind]))
+    weights = [sum(len(one.raw_data) for one in model.graph.initializer) for model in (stored, original)]
+    assert weights[0] < 0.55 * weights[1]
+    for count in (1, 3):
+        assert np.abs(logits(tmp_path / "half.onnx", count) - logits(networks[kind], count)).max() < 2e-2
+
+
+@pytest.mark.parametrize("calibration", ["minmax", "percentile", "entropy"])
+def test_static_int8_leaves_the_head_and_a_free_batch(
+    calibration: Any, networks: dict[str, Path], tmp_path: Path
+) -> None:
+    network = networks["Convolutions"]
+    images = torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(0)).numpy()
+    ranges = calibrated_ranges(prepared(network), images, calibration, tmp_path)
+    shares = []
+    for extent in ("all", "careful", "wary"):
+        write_static(prepared(network), tmp_path / "small.onnx", ranges, extent)  # type: ignore[arg-type]
+        shares.append(shrunk_share(tmp_path / "small.onnx"))
+        for count in (1, 3):
+            assert logits(tmp_path / "small.onnx", count).shape == (count, 2)
+    assert shares[0] >= shares[1] > shares[2] > 0.3
+    stored = {
+        one.name: numpy_helper.to_array(one).dtype for one in onnx.load(str(tmp_path / "small.onnx")).graph.initializer
+    }
+    whole = {name for name, dtype in stored.items() if name.endswith(".weight") and dtype == np.float32}
+    assert whole == {f"{layer}.weight" for layer in ("head", "first", "depthwise", "squeeze", "excite")}
+
+
+def test_a_quantised_bundle_is_used_like_any_other(cli: RunCli, workplace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small"
+    words = ("export", "run", "--quantize", "int8-static", "--max-drop", "0.2", "--out", str(out), "--json")
+    done = typed(cli, *words)
+    assert done.code == 0, done.stderr
+    (facts,) = done.json()["result"]["bundles"]
+    assert facts["quantized"] == "int8-static"
+    found = facts["quantization"]
+    assert [one["figure"] for one in found["validation"]] == ["auc", "accuracy"]
+    assert all(one["cases"] == 30 and one["low"] <= one["drop"] <= one["high"] for one in found["validation"])
+    assert found["calibration_images"] == 16
+    assert found["tried"][-1]["kept"]
+    assert facts["verification"]["probability"] <= 1e-5
+    assert set(facts["files"]) == {"README.md", "model.onnx", "selftest.npz"}
+    assert "quantised" in (out / "README.md").read_text()
+
+    bundle = open_bundle(out)
+    assert bundle.self_test() < 1e-6
+    assert json.loads((out / "bundle.json").read_text())["facts"]["quantized"] == "int8-static"
+    graph = onnx.load(str(out / "model.onnx")).graph
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            assert not node.name.startswith(("before/", "after/"))
+    predicted = typed(cli, "predict", str(out), "data/test")
+    assert predicted.code == 0, predicted.stderr
+    assert len(list(csv.DictReader(io.StringIO(predicted.stdout)))) == 12
+    judged = typed(cli, "evaluate", str(out), "--data", "data", "--bootstrap", "0", "--json")
+    assert judged.code == 0, judged.stderr
+
+
+def test_what_loses_too_much_is_not_kept_and_all_that_was_tried_is_told(
+    cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = quantising.write_static
+
+    def spoiled(prepared: Path, destination: Path, ranges: Any, extent: Any) -> None:
+        """As if one number of each layer were so large that the others become zero."""
+        original(prepared, destination, ranges, extent)
+        model = onnx.load(str(destination))
+        for tensor in model.graph.initializer:
+            if tensor.name.endswith("_quantized"):
+                tensor.raw_data = bytes(len(tensor.raw_data))
+        onnx.save(model, str(destination))
+
+    monkeypatch.setattr(quantising, "write_static", spoiled)
+    out = tmp_path / "out"
+    done = typed(cli, "export", "run", "--quantize", "int8-static", "--max-drop", "0", "--out", str(out))
+    assert done.code == 4, done.stderr
+    for way in ("minmax, all", "percentile, all", "entropy, all", "percentile, careful", "percentile, wary"):
+        assert f"{way}: auc +" in done.stderr
+    assert "nothing was kept" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["fp16", "int8-dynamic"])
+def test_other_kinds_need_no_training_images(kind: str, cli: RunCli, workplace: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(workplace / "data", tmp_path / "data"))
+    for picture in (data / "train").rglob("*.png"):
+        picture.write_bytes(b"gone")
+    words = ("--quantize", kind, "--data", str(data), "--max-drop", "1", "--out", str(tmp_path / "out"))
+    done = typed(cli, "export", "run", *words)
+    assert done.code == 0, done.stderr
+    assert f"{kind}: network" in done.stdout
+    assert ("other pictures of its batch" in done.stderr) == (kind == "int8-dynamic")
+    refused = typed(cli, "export", "run", *words, "--quantize", "int8-static", "--overwrite")
+    assert refused.code == 2
+    assert "no picture of the training split" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--quantize", "int8-static", "--format", "pt2"), "`--quantize` is about ONNX"),
+        (("--quantize", "fp16", "--no-verify"), "`--no-verify` looks at none"),
+        (("--max-drop", "0.01"), "`--quantize` is `none`"),
+        (("--quantize", "int4"), "int4"),
+        (("--quantize", "int8-static", "--max-drop", "2"), "--max-drop"),
+        (("--quantize", "int8-static", "--data", "data/test/clear"), "measured on the run's validation images"),
+    ],
+)
+def test_what_cannot_be_quantised_is_said(words: tuple[str, ...], said: str, cli: RunCli, tmp_path: Path) -> None:
+    done = typed(cli, "export", "run", *words, "--out", str(tmp_path / "x"))
+    assert done.code == 2, done.stderr
+    assert said in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_training_images_that_are_gone_are_asked_for(cli: RunCli, workplace: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(workplace / "run", tmp_path / "run"))
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace(str(workplace / "data"), str(tmp_path / "moved")))
+    words = ("export", str(run), "--quantize", "int8-static", "--max-drop", "1", "--out", str(tmp_path / "out"))
+    refused = typed(cli, *words)
+    assert refused.code == 2
+    assert "training images" in refused.stderr or "no pictures to compare" in refused.stderr
+    assert "`--data PATH`" in refused.stderr
+    shutil.copytree(workplace / "data", tmp_path / "part/data")
+    shutil.rmtree(tmp_path / "part/data/train")
+    refused = typed(cli, *words, "--data", str(tmp_path / "part/data"))
+    assert refused.code == 2
+    assert "training" in refused.stderr
