@@ -201,6 +201,13 @@ def _grid(folder: Path) -> int:
 
 def _pairs(request: ScoreRequest, source: _Source) -> tuple[tuple[Pair, ...], tuple[Pair, ...], str, str]:
     """Pairs to judge, pairs to choose thresholds on, the split's name (empty for all) and the set's."""
+    if not request.data.data:
+        raise UsageProblem(
+            "no data was named",
+            where="--data",
+            hint=f"`--data {SYNTHETIC_PAIRS}` needs no files; `medcli diffmap synth` makes pairs of your radiographs",
+            code="no-data",
+        )
     sets = named_sets(request.data, request.tables)
     if len(sets) > 1:
         raise UsageProblem(
