@@ -28,7 +28,7 @@ from medcli.diffmap.map_sources import (
     save_maps,
 )
 from medcli.diffmap.metrics import best_threshold, is_changed
-from medcli.diffmap.pairs import DEFAULT_PAIRS, PATTERN, Pair, PairSet
+from medcli.diffmap.pairs import DEFAULT_PAIRS, PATTERN, SYNTHETIC_PAIRS, Pair, PairSet
 from medcli.diffmap.readers import read_readings
 from medcli.diffmap.reading import MAP_MIDDLE
 from medcli.diffmap.registration import How
