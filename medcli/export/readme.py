@@ -91,7 +91,7 @@ def readme(manifest: Manifest, build: str = "") -> str:
         *_thresholds(manifest),
         "## Was it checked?",
         _checked(manifest.verification),
-        *_quantised(manifest.facts),
+        *_quantised(manifest.facts, thresholds=bool(manifest.thresholds)),
         *_figures(manifest.facts),
         *_licences(manifest.facts.get("card", {})),
     ]
@@ -168,7 +168,7 @@ def _checked(verification: Mapping[str, Any] | None) -> str:
     )
 
 
-def _quantised(facts: Mapping[str, Any]) -> list[str]:
+def _quantised(facts: Mapping[str, Any], *, thresholds: bool) -> list[str]:
     found = facts.get("quantization")
     if not found:
         return []
@@ -187,6 +187,8 @@ def _quantised(facts: Mapping[str, Any]) -> list[str]:
     )
     if found["depends_on_batch"]:
         text = f"Answers depend a little on the other pictures of a batch; give one picture at a time. {text}"
+    if thresholds:
+        text = f"{text[:-1]} (the operating points were chosen before it was quantised; check them on cases of yours):"
     heading = ["| figure | cases | before | after | lost (95 % interval) |", "| --- | --- | --- | --- | --- |"]
     return [text, "\n".join([*heading, *rows])]
 
