@@ -65,7 +65,7 @@ CHEAPER = {
     "medcli search --resume runs/20261121T101500Z-search-resnet18-1a2b --trials 60": "--trials 2",
     "medcli benchmark --all --list": AS_WRITTEN,
     "medcli benchmark --all --batch-sizes 1": f"--filter custom1 {MEASURED}",
-    # What each of these does is tried in tests/benchmark; here they would measure, write or train network after network.
+    # What each of these does is tried in tests/benchmark; here they would measure network after network.
     "medcli benchmark resnet18 mobilenet --batch-sizes 1,8,32 --runtime onnx": "--list",
     "medcli benchmark --filter 'timm/resnet*' --memory-limit 8 --time-limit 300": "--list",
     "medcli benchmark resnet18 densenet121 --data breastmnist.npz --epochs 5 --image-size 64": "--list",
