@@ -16,7 +16,7 @@ from medcli.cli.output import Output, plain
 from medcli.schemas import schema_of
 from medcli.testing.command import forget_user_settings
 
-RECORD = os.environ.get("MEDCLI_TEST_RECORD")
+RECORD = os.environ.get("RECORD_ANSWERS")
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
@@ -32,7 +32,7 @@ def _nobodys_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _answers_fit_their_schemas(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hold every answer a command gives inside the test against its schema, whether or not JSON was asked for.
 
-    `MEDCLI_TEST_RECORD=DIR` also keeps the answers, one a line, for whoever writes a new schema.
+    `RECORD_ANSWERS=DIR` also keeps the answers, one a line, for whoever writes a new schema.
     """
     true = Output.answer
 

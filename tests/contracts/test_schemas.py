@@ -1,0 +1,47 @@
+"""Every command has a schema, and what it prints with `--json` fits it whole."""
+
+from __future__ import annotations
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from medcli.cli.app import COMMAND_TABLE
+from medcli.cli.output import schema_name
+from medcli.schemas import schema_of, schema_path
+from medcli.testing.command import RunCli
+
+
+@pytest.mark.parametrize("command", COMMAND_TABLE)
+def test_every_command_has_a_valid_schema_of_its_name(command: str) -> None:
+    schema = schema_of(command)
+    assert schema is not None, f"write {schema_path(command).name}"
+    Draft202012Validator.check_schema(schema)
+    assert schema["title"] == schema["properties"]["schema"]["const"] == schema_name(command)
+    assert schema["properties"]["command"]["const"] == command
+    assert schema["properties"]["result"]["type"] == "object"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["models", "list"],
+        ["models", "show", "resnet18"],
+        ["plugins", "list"],
+        ["runs", "list"],
+        ["config", "show", "train"],
+        ["config", "presets"],
+        ["help"],
+        ["data", "cache"],
+        ["benchmark", "--all", "--list"],
+    ],
+)
+def test_a_whole_document_fits(words: list[str], run_cli: RunCli) -> None:
+    document = run_cli(*words, "--json", in_process=True).json()
+    command = next(name for name in COMMAND_TABLE if " ".join(words).startswith(name))
+    Draft202012Validator(schema_of(command)).validate(document)
+
+
+def test_a_document_that_lost_a_field_is_noticed(run_cli: RunCli) -> None:
+    document = run_cli("models", "list", "--json", in_process=True).json()
+    document["result"].pop(next(iter(schema_of("models list")["properties"]["result"]["required"])))  # type: ignore[index]
+    assert not Draft202012Validator(schema_of("models list")).is_valid(document)
