@@ -16,10 +16,17 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 
 demo: $(STAMP)
 	$(BIN)/medcli train resnet18 --data synthetic/chest --image-size 96 --in-channels 1 --epochs 12 --lr 2e-3 --scheduler onecycle --out $(DEMO) --overwrite --yes
-	$(BIN)/medcli evaluate $(DEMO)
+	$(BIN)/medcli calibrate $(DEMO)
+	$(BIN)/medcli explain $(DEMO) --save 4
+	$(BIN)/medcli finetune $(DEMO) --strategy frozen --data synthetic/chest --task multilabel --epochs 20 --out $(DEMO)-adapted --overwrite --yes
+	$(BIN)/medcli export $(DEMO) --format onnx --out $(DEMO)-bundle --overwrite
+	$(BIN)/medcli diffmap synth --pairs 6 --image-size 256 --out $(DEMO)-pairs --overwrite --yes
+	$(BIN)/medcli diffmap predict $(DEMO)-pairs/p00001/pair_0/prior.png $(DEMO)-pairs/p00001/pair_0/current.png --out $(DEMO)-change --overwrite
+	$(BIN)/medcli report $(DEMO)
 	@echo
-	@echo "report:   $(DEMO)/evaluation.txt  (as JSON: $(DEMO)/evaluation.json)"
-	@echo "pictures: $(DEMO)/plots/curves.png  $(DEMO)/plots/test.png"
+	@echo "report:           $(DEMO)/report.html (open it in a browser)"
+	@echo "what changed:     $(DEMO)-change/sheet.png"
+	@echo "exported model:   $(DEMO)-bundle (README.md inside)"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
