@@ -1,7 +1,7 @@
 """What `--json` promises: a JSON Schema for every command's document, versioned by name.
 
-Adding a field is free; removing or retyping one needs a new number in the document's name. Below the top of a result every
-field may be absent or null, since what a command tells depends on what it was given.
+Adding a field is free; removing or retyping one needs a new number in the document's name. Below the top of a result
+every field may be absent or null, since what a command tells depends on what it was given.
 """
 
 from __future__ import annotations
