@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from medcli.diffmap.checks import Concern
+from medcli.diffmap.components import least_area
 from medcli.diffmap.findings import Finding, Grid, Limits, findings_of
 from medcli.diffmap.headers import Header, read_header
 from medcli.diffmap.intensity import match
@@ -37,7 +38,6 @@ SUBTRACTION = "medcli/subtraction"
 DEFAULT_SIZE = 512
 SHOWN = 640  # least side of pictures: a network of 64 pixels finds changes that nobody could place in 64 pixels
 THRESHOLD = 0.2  # synthetic validation pairs choose 0.06, but of real films a third of every picture differs by more
-LEAST_SHARE = 0.001  # of a map's pixels is the smallest finding: the published code's 250 of 512 x 512
 MOST_THREADS = 4
 Image = npt.NDArray[np.float32]
 
@@ -236,7 +236,7 @@ def _limits(wanted: Wanted, spec: DifferenceSpec, own: float | None) -> Limits:
             hint=f"--dead-zone {threshold / 2:g}",
             code="dead-zone",
         )
-    least = max(1, round(LEAST_SHARE * spec.image_size**2)) if wanted.min_area is None else wanted.min_area
+    least = least_area(spec.image_size) if wanted.min_area is None else wanted.min_area
     return Limits(threshold, least, dead_zone, source)
 
 

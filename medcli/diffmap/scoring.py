@@ -138,7 +138,7 @@ def score(request: ScoreRequest, progress: Progress) -> Scored:
         (maps, plain_maps),
         (own, plain),
         register=source.how,
-        min_area=request.found.min_area or least_area(source.size),
+        min_area=least_area(source.size) if request.found.min_area is None else request.found.min_area,
         resamples=request.resamples,
         seed=request.compute.seed,
         readings=readings,
