@@ -7,7 +7,6 @@ from one of medcli's own.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from medcli.errors import MedcliError, RunFailure, UsageProblem, nearest
+from medcli.errors import MedcliError, RunFailure, UsageProblem
+from medcli.models.build import check_options
 from medcli.models.layers import LayerTable, layer_table
 from medcli.models.pretrained import factory_weights
 from medcli.plugin import DifferenceModel, DifferenceModelFactory
@@ -97,7 +97,7 @@ def build_difference(
     factory: DifferenceModelFactory = load_factory(entry)
     card = read_card(entry)
     options = dict(options or {})
-    _check_options(entry.name, factory, options)
+    check_options(entry.name, factory, options, _COMMON)
     if card is not None and (near := card.size.nearest(image_size, options)) != image_size:
         raise UsageProblem(
             f"`{entry.name}` takes no images of {image_size} × {image_size} pixels",
@@ -279,34 +279,6 @@ def _inner(state: dict[str, torch.Tensor], expected: Mapping[str, torch.Tensor])
             return state, spare
         spare += len(state) - len(best)
         state = best
-
-
-def _check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse an option that has a flag of its own, or that the factory, where its signature can be read, lacks."""
-    for key in options:
-        if key in _COMMON:
-            raise UsageProblem(
-                f"`{key}` is no option of `{name}`: it has a flag of its own",
-                where="--arch-opt",
-                hint=f"--{key.replace('_', '-')}",
-                code="bad-option",
-            )
-    try:
-        parameters = inspect.signature(factory).parameters
-    except (TypeError, ValueError):
-        return
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    own = [key for key in parameters if key not in _COMMON]
-    for key in options:
-        if key not in own:
-            close = nearest(key, own) or own
-            raise UsageProblem(
-                f"`{name}` has no option `{key}`",
-                where="--arch-opt",
-                hint=f"its options: {', '.join(close)}" if close else "it has no options",
-                code="bad-option",
-            )
 
 
 @contextlib.contextmanager

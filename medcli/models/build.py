@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ __all__ = [
     "ModelSpec",
     "build_classifier",
     "build_outline",
+    "check_options",
     "describe_model",
     "describe_run",
     "load_model",
@@ -110,7 +111,7 @@ def build_classifier(
     asked, named = weights is not None, weights
     card = read_card(entry) if pretrained or weights else None
     weights = factory_weights(entry.name, card, weights, pretrained)
-    _check_options(entry.name, factory, spec.options)
+    check_options(entry.name, factory, spec.options, _COMMON)
     with _seeded(seed):
         try:
             backbone = factory(
@@ -175,10 +176,20 @@ def build_outline(spec: ModelSpec) -> Classifier:
         return build_classifier(spec).classifier
 
 
-def _check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse an option that has a flag of its own, or that the factory, where its signature can be read, lacks."""
+def check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any], common: Collection[str]) -> None:
+    """Refuse an option that has a flag of its own, or that the factory, where its signature can be read, lacks.
+
+    Args:
+        name: of what the factory builds.
+        factory: of an architecture or a difference model.
+        options: as `--arch-opt` gave them.
+        common: parameters of every such factory, which have flags of their own.
+
+    Raises:
+        UsageProblem: naming the flag, or the options there are.
+    """
     for key in options:
-        if key in _COMMON:
+        if key in common:
             raise UsageProblem(
                 f"`{key}` is no option of `{name}`: it has a flag of its own",
                 code="bad-option",
@@ -191,7 +202,7 @@ def _check_options(name: str, factory: Callable[..., Any], options: Mapping[str,
         return
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
-    own = [key for key in parameters if key not in _COMMON]
+    own = [key for key in parameters if key not in common]
     for key in options:
         if key not in own:
             close = nearest(key, own) or own
