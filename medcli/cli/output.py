@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
+from medcli.cli.tables import facts_text, table_text
 from medcli.errors import ExitCode, UsageProblem
 
 if TYPE_CHECKING:
@@ -32,6 +33,28 @@ SCHEMA_VERSION = 1
 COUNTER_REFRESH = 0.1  # seconds; images are counted far faster than a terminal can be written to
 RED, YELLOW, GREEN, BOLD = "31", "33", "32", "1"
 
+# How our own signs are written where the stream has ASCII alone; anything else is escaped.
+IN_ASCII = str.maketrans(
+    {
+        "…": "...",
+        "–": "-",
+        "—": "-",
+        "×": "x",
+        "±": "+/-",
+        "≤": "<=",
+        "≥": ">=",
+        "→": "->",
+        "−": "-",
+        "²": "^2",
+        "µ": "u",
+        "°": " degrees",
+        "½": "1/2",
+        "←": "<-",
+        "·": "-",
+        "√": "sqrt ",
+    }
+)
+
 
 def write_line(stream: IO[str], text: str) -> None:
     """Write one piece of text and end the line; what the stream cannot encode is escaped, not fatal."""
@@ -39,7 +62,8 @@ def write_line(stream: IO[str], text: str) -> None:
         print(text, file=stream, flush=True)
     except UnicodeEncodeError:
         encoding = getattr(stream, "encoding", None) or "ascii"
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+        readable = text.translate(IN_ASCII)
+        print(readable.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 def colour_allowed(stream: IO[str], no_color: bool, environ: Mapping[str, str] | None = None) -> bool:
@@ -162,19 +186,12 @@ class Output:
         self.note(f"{self._paint('hint:', GREEN)} {text}")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-        """Aligned plain text under a heading; columns of numbers stand to the right, missing cells are `-`."""
-        cells = [[_cell(value) for value in row] for row in rows]
-        numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
-        widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
+        """Aligned plain text under a heading, fitted to the terminal that shows the answer."""
+        return table_text(columns, rows, self.answer_width())
 
-        def line(texts: Sequence[str]) -> str:
-            parts = [
-                text.rjust(width) if right else text.ljust(width)
-                for text, width, right in zip(texts, widths, numeric, strict=True)
-            ]
-            return "  ".join(parts).rstrip()
-
-        return "\n".join([line(columns), *(line(row) for row in cells)])
+    def facts(self, rows: Sequence[tuple[str, str]]) -> str:
+        """Names and sentences in two columns, fitted to the terminal that shows the answer."""
+        return facts_text(rows, self.answer_width())
 
     def training_progress(self) -> TrainingProgress:
         """A display on a terminal, one line per epoch elsewhere; silence under `-q`, and `--json` without `-v`."""
@@ -264,15 +281,3 @@ class Output:
 
     def _paint(self, text: str, code: str) -> str:
         return paint(text, code, self._colour())
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)

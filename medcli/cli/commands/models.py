@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["list_models", "show_model"]
 
-_WIDTH = 22
-
 
 def list_models(flags: Flags) -> None:
     """List the architectures and difference models that can be built.
@@ -201,8 +199,8 @@ def _page(
     if card is None:
         lines.append("its distribution says nothing about it: there is no card; `--layers` builds it and counts")
     else:
-        told = _difference_text(card) if entry.group == DIFFERENCE_MODELS else _facts_text(card, result)
-        lines += [card.summary, "", *told, *_lists(output, card)]
+        told = _difference_facts(card) if entry.group == DIFFERENCE_MODELS else _facts(card, result)
+        lines += [card.summary, "", output.facts(told), *_lists(output, card)]
         if card.note:
             lines += ["", f"note: {card.note}"]
         if result["missing"]:
@@ -229,7 +227,7 @@ def _page(
     return "\n".join(lines)
 
 
-def _facts_text(card: ArchitectureCard, result: Mapping[str, Any]) -> list[str]:
+def _facts(card: ArchitectureCard, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """One line per fact; `unknown` where the card is silent."""
     total = "" if card.params_total is None else f"; {card.params_total:,} with its published 1000-class head"
     rows = [
@@ -256,12 +254,12 @@ def _facts_text(card: ArchitectureCard, result: Mapping[str, Any]) -> list[str]:
         rows.append(
             ("compound scaling", f"depth × {scaling.depth:g}, width × {scaling.width:g}, {scaling.resolution} px")
         )
-    return [f"{name:<{_WIDTH}}{text}" for name, text in rows]
+    return rows
 
 
-def _difference_text(card: ArchitectureCard) -> list[str]:
+def _difference_facts(card: ArchitectureCard) -> list[tuple[str, str]]:
     """The facts of a difference model; `unknown` where the card is silent."""
-    rows = [
+    return [
         ("kind", "difference model: two images in, a map of what changed out"),
         ("family", card.family or "unknown"),
         ("parameters", "unknown" if card.params is None else f"{card.params:,}"),
@@ -273,7 +271,6 @@ def _difference_text(card: ArchitectureCard) -> list[str]:
         ("trained", "yes" if card.trainable else "no, there is nothing to train"),
         ("licence of the code", card.licence or "unknown"),
     ]
-    return [f"{name:<{_WIDTH}}{text}" for name, text in rows]
 
 
 def _lists(output: Output, card: ArchitectureCard) -> list[str]:
