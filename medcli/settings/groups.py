@@ -13,13 +13,8 @@ from medcli.settings.adaptation_groups import LoraSettings, StrategySettings
 from medcli.settings.benchmark_group import BenchmarkSettings
 from medcli.settings.command_groups import (
     CacheSettings,
-    CalibrationSettings,
-    ClinicalSettings,
-    CompareSettings,
     DataCheckSettings,
     EnsembleSettings,
-    EvaluationSettings,
-    ForeignSettings,
     FormatSettings,
     MethodSettings,
     ModelListSettings,
@@ -27,7 +22,6 @@ from medcli.settings.command_groups import (
     NewPluginSettings,
     PluginSettings,
     RecommendSettings,
-    ReportSettings,
     SearchSettings,
     SynthSettings,
 )
@@ -42,6 +36,14 @@ from medcli.settings.diffmap_groups import (
 )
 from medcli.settings.explanation_groups import ExplainSettings, FeatureSettings
 from medcli.settings.export_group import ExportSettings, RuntimeSettings
+from medcli.settings.judging_groups import (
+    CalibrationSettings,
+    ClinicalSettings,
+    CompareSettings,
+    EvaluationSettings,
+    ForeignSettings,
+    ReportSettings,
+)
 from medcli.settings.option import COMPUTE, DATA, LEARN, MODEL, REGULARISE, RUN, Option
 from medcli.settings.output_group import OutputSettings
 
