@@ -44,7 +44,7 @@ class PairRecipe:
         size: side in pixels.
         seed: of patients, changes, poses, exposures and devices.
         source: `phantom`, or a folder of radiographs.
-        nuisance: factor on everything that is no change.
+        nuisance: factor on everything that is no change; of two, each pair draws its own between them.
         nuisance_only: share of pairs without any change.
         patient_pattern: regular expression for the patient in a radiograph's name; without, each file is a patient.
         formats: what is written of each pair.
@@ -54,10 +54,18 @@ class PairRecipe:
     size: int
     seed: int
     source: str = "phantom"
-    nuisance: float = 1.0
+    nuisance: float | tuple[float, float] = 1.0
     nuisance_only: float = 0.2
     patient_pattern: str | None = None
     formats: tuple[Format, ...] = ("png",)
+
+    def drawn(self, number: int) -> Drawn:
+        """What decides about one pair of the set."""
+        nuisance = self.nuisance
+        if isinstance(nuisance, tuple):
+            # A stream of its own, so that patient, change and everything else stay those of a single factor.
+            nuisance = float(np.random.default_rng([self.seed, number, 12]).uniform(*nuisance))
+        return Drawn(self.seed, number, self.size, nuisance, self.nuisance_only)
 
 
 @dataclass(frozen=True)
@@ -156,8 +164,7 @@ class PlannedPairs:
 
     def draw(self, number: int) -> tuple[DrawnPair, str, str]:
         """One pair, the file it was made from, and its patient."""
-        recipe = self.recipe
-        return self.films.draw(Drawn(recipe.seed, number, recipe.size, recipe.nuisance, recipe.nuisance_only))
+        return self.films.draw(self.recipe.drawn(number))
 
 
 def plan_pairs(recipe: PairRecipe) -> PlannedPairs:

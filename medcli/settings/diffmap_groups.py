@@ -136,14 +136,16 @@ class PairSynthSettings:
         ),
     ] = "phantom"
     nuisance: Annotated[
-        float,
+        tuple[float, ...],
         Option(
-            "factor on how much pose, exposure and devices differ between the two images; 0 for nothing but the change",
+            "factor on how much pose, exposure and devices differ between the two images; 0 for nothing but the "
+            "change; with two, each pair draws its own between them",
             THIS,
+            "X[,Y]",
             minimum=0,
             maximum=3,
         ),
-    ] = 1.0
+    ] = (1.0,)
     nuisance_only: Annotated[
         float, Option("share of pairs in which nothing else differs", THIS, "SHARE", minimum=0, maximum=1)
     ] = 0.2

@@ -74,6 +74,34 @@ def test_a_set_is_written_and_read_back(run_cli: RunCli) -> None:
     )
 
 
+def test_each_pair_draws_its_own_nuisance(run_cli: RunCli) -> None:
+    words = ("diffmap", "synth", "--pairs", "6", "--image-size", "32", "--seed", "3")
+    done = run_cli(*words, "--nuisance", "0.5,2", "--out", "mixed", "--json", in_process=True)
+    assert done.code == 0
+    assert done.json()["result"]["nuisance"] == [0.5, 2]
+    folder = run_cli.directory / "mixed"
+    facts = [json.loads((folder / row["pair"] / "params.json").read_text()) for row in table(folder)]
+    factors = [one["nuisance"] for one in facts]
+    assert len(set(factors)) == 6
+    assert all(0.5 <= factor <= 2 for factor in factors)
+    # The pair is that of its factor alone: the same patient and change as in a set of one factor.
+    recipe = PairRecipe(6, 32, 3, nuisance=(0.5, 2.0))
+    assert [recipe.drawn(number).nuisance for number in range(6)] == factors
+    alone = draw_phantom_pair(Drawn(3, 4, 32, factors[4]))
+    read = read_pair(load_pairs(str(folder)).pairs[4], 32)
+    assert np.abs(read.followup - alone.current).max() <= 0.51 / 255
+    for wrong in ("2,0.5", "1,2,3"):
+        refused = run_cli(*words, "--nuisance", wrong, "--out", "other", in_process=True)
+        assert refused.code == 2
+        assert "--nuisance 0.5,2" in refused.stderr
+        assert not (run_cli.directory / "other").exists()
+    run_cli(
+        "diffmap", "synth", "--pairs", "2", "--image-size", "32", "--nuisance", "2", "--out", "one", in_process=True
+    )
+    one = json.loads((run_cli.directory / "one" / "pairs.json").read_text())
+    assert one["nuisance"] == 2
+
+
 def test_radiographs_are_painted_the_same_every_time(radiographs: Path, tmp_path: Path) -> None:
     recipe = PairRecipe(2, 64, 2, str(radiographs), nuisance_only=0.0, patient_pattern="^([0-9])_")
     written = write_pairs(tmp_path, plan_pairs(recipe))

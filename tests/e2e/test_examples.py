@@ -116,6 +116,9 @@ CHEAPER = {
     "medcli diffmap synth --pairs 100 --nuisance 2 --nuisance-only 0.5 --seed 7 --format nifti --out hard-pairs": (
         "--pairs 3 --image-size 32"
     ),
+    "medcli diffmap synth --pairs 700 --nuisance 0.5,2 --nuisance-only 0.4 --out mixed-pairs": (
+        "--pairs 3 --image-size 32"
+    ),
 }
 # What has to be done before an example that builds on another.
 AFTER = {

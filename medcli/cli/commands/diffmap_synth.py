@@ -35,6 +35,7 @@ def synth(flags: Flags) -> None:
         medcli diffmap synth --pairs 200 --out pairs
         medcli diffmap synth --pairs 500 --source chest-xrays/ --patient-pattern '^([0-9]+)_' --out painted-pairs
         medcli diffmap synth --pairs 100 --nuisance 2 --nuisance-only 0.5 --seed 7 --format nifti --out hard-pairs
+        medcli diffmap synth --pairs 700 --nuisance 0.5,2 --nuisance-only 0.4 --out mixed-pairs
     """
     make_pairs(flags, "diffmap synth")
 
@@ -56,7 +57,7 @@ def make_pairs(flags: Flags, command: str, size: int | None = None) -> None:
         size or data.image_size or DEFAULT_SIZE,
         compute.seed,
         wanted.source,
-        wanted.nuisance,
+        _factors(wanted.nuisance),
         wanted.nuisance_only,
         data.patient_pattern,
         resolved.group(FormatSettings).format or ("png",),  # type: ignore[arg-type]
@@ -86,3 +87,17 @@ def make_pairs(flags: Flags, command: str, size: int | None = None) -> None:
         identifier=written.table,
     )
     output.hint(f"medcli diffmap train --data {shlex.quote(written.folder)} --image-size {recipe.size}")
+
+
+def _factors(given: tuple[float, ...]) -> float | tuple[float, float]:
+    """One factor for all pairs, or the two ends between which each pair draws its own."""
+    if len(given) == 1:
+        return given[0]
+    if len(given) != 2 or given[0] > given[1]:
+        raise UsageProblem(
+            f"`{','.join(f'{value:g}' for value in given)}` is neither one factor nor two in rising order",
+            where="--nuisance",
+            hint="--nuisance 0.5,2",
+            code="bad-range",
+        )
+    return given[0], given[1]
