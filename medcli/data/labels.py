@@ -6,41 +6,22 @@ the classes are named.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from medcli.data.class_names import ABSENT, MISSING, BadLabel, classes_of, listed, whole
 from medcli.data.sources.cases import LabelColumn
 from medcli.data.target import TASKS, Output, Target, Task
 from medcli.errors import UsageProblem, nearest
 
 __all__ = ["BadLabel", "LabelRules", "Labelled", "read_labels"]
 
-MISSING = frozenset({"", "nan"})
 YES, NO, UNCERTAIN = frozenset({"1", "true"}), frozenset({"0", "false"}), frozenset({"-1", "u"})
 LABEL_SEPARATOR = "|"
-ABSENT = -1
-BAD = -2
-
-
-@dataclass(frozen=True)
-class BadLabel:
-    """A label that fits no class.
-
-    Args:
-        row: position of the case.
-        where: its file and line.
-        reason: a sentence part.
-    """
-
-    row: int
-    where: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -85,7 +66,7 @@ def read_labels(columns: Sequence[LabelColumn], where: Callable[[int], str], rul
     if rules.expected is not None and len(columns) > 1 and task not in {"multilabel", "multioutput"}:
         raise UsageProblem(
             f"the model predicts one {task} target, and there are {len(columns)} label columns: "
-            f"{_listed(column.name for column in columns)}",
+            f"{listed(column.name for column in columns)}",
             hint="name the one it was trained for with `--label-column COLUMN`",
             code="other-target",
         )
@@ -121,7 +102,7 @@ def _task(columns: Sequence[LabelColumn], rules: LabelRules) -> str | None:
     unknown = [name for name in rules.ordinal_columns if name not in {column.name for column in columns}]
     if unknown:
         raise UsageProblem(
-            f"`--ordinal-column {unknown[0]}` is not one of the label columns: {_listed(c.name for c in columns)}",
+            f"`--ordinal-column {unknown[0]}` is not one of the label columns: {listed(c.name for c in columns)}",
             code="unknown-column",
         )
     if len(columns) == 1:
@@ -141,11 +122,11 @@ def _task(columns: Sequence[LabelColumn], rules: LabelRules) -> str | None:
 def _single(column: LabelColumn, where: Callable[[int], str], rules: LabelRules, task: str | None) -> Labelled:
     expected = rules.expected
     names = expected.class_names if expected else rules.class_names
-    classes, codes, bad = _classes(column, where, names, rules.ignored)
+    classes, codes, bad = classes_of(column, where, names, rules.ignored)
     if expected is None:
         task = task or ("binary" if len(classes) == 2 else "multiclass")
         if task == "binary" and len(classes) > 2:
-            raise UsageProblem(f"`--task binary` has two classes, and there are {len(classes)}: {_listed(classes)}")
+            raise UsageProblem(f"`--task binary` has two classes, and there are {len(classes)}: {listed(classes)}")
         if len(classes) < 2 or (not names and len(set(codes[codes >= 0].tolist())) < 2):
             raise UsageProblem(
                 f"`{column.name}` holds one class only (`{classes[0] if classes else ''}`); a classifier needs two",
@@ -169,7 +150,7 @@ def _positive(classes: tuple[str, ...], rules: LabelRules) -> int:
         return 1
     if rules.positive not in classes:
         raise UsageProblem(
-            f"`--positive-class {rules.positive}` is not one of the classes {_listed(classes)}",
+            f"`--positive-class {rules.positive}` is not one of the classes {listed(classes)}",
             hint=_hint(rules.positive, classes),
             code="unknown-class",
         )
@@ -180,8 +161,8 @@ def _multioutput(columns: Sequence[LabelColumn], where: Callable[[int], str], ru
     expected = rules.expected.outputs if rules.expected else ()
     if expected and [output.name for output in expected] != [column.name for column in columns]:
         raise UsageProblem(
-            f"the label columns {_listed(c.name for c in columns)} are not those the model was trained for: "
-            f"{_listed(output.name for output in expected)}",
+            f"the label columns {listed(c.name for c in columns)} are not those the model was trained for: "
+            f"{listed(output.name for output in expected)}",
             code="other-target",
         )
     labels = np.full((len(columns[0].cells), len(columns)), ABSENT, dtype=np.int64)
@@ -189,7 +170,7 @@ def _multioutput(columns: Sequence[LabelColumn], where: Callable[[int], str], ru
     bad: list[BadLabel] = []
     for position, column in enumerate(columns):
         names = expected[position].classes if expected else rules.class_names
-        classes, codes, column_bad = _classes(column, where, names, rules.ignored)
+        classes, codes, column_bad = classes_of(column, where, names, rules.ignored)
         if not expected and len(classes) < 2:
             raise UsageProblem(f"`{column.name}` holds one class only; a classifier needs two", code="one-class")
         outputs.append(
@@ -222,8 +203,7 @@ def _multilabel(columns: Sequence[LabelColumn], where: Callable[[int], str], rul
         labels, bad, uncertain = _flags(columns, where)
     if rules.expected and rules.expected.class_names != names:
         raise UsageProblem(
-            f"the labels {_listed(names)} are not those the model was trained for: "
-            f"{_listed(rules.expected.class_names)}",
+            f"the labels {listed(names)} are not those the model was trained for: {listed(rules.expected.class_names)}",
             code="other-target",
         )
     keep: npt.NDArray[np.bool_] = np.any(~np.isnan(labels), axis=1)
@@ -281,116 +261,16 @@ def _tokens(
             if token in index:
                 labels[row, index[token]] = 1.0
             else:
-                bad.append(BadLabel(row, where(row), f"label `{token}` is none of {_listed(names)}"))
+                bad.append(BadLabel(row, where(row), f"label `{token}` is none of {listed(names)}"))
     return names, labels, bad
-
-
-def _classes(
-    column: LabelColumn, where: Callable[[int], str], names: tuple[str, ...], ignored: tuple[str, ...]
-) -> tuple[tuple[str, ...], npt.NDArray[np.int64], tuple[BadLabel, ...]]:
-    """Class names without the ignored ones, and per case the index, -1 (no label) or -2 (impossible)."""
-    texts = [_whole(cell.strip()) for cell in column.cells]
-    counts = Counter(text for text in texts if text.lower() not in MISSING)
-    dropped = {_whole(text) for text in ignored}
-    if names:
-        if len(set(names)) != len(names):
-            raise UsageProblem(f"`--class-names` names a class twice: {_listed(names)}", code="class-names")
-        meaning, reasons = _named(counts, names, dropped)
-        # An ignored class keeps its place among the given names, so that numbers still point at the right ones.
-        classes = tuple(name for name in names if name not in dropped)
-    else:
-        classes, meaning, reasons = _found(counts, dropped, column.name)
-    index = {name: position for position, name in enumerate(classes)}
-    table = {text: index.get(name, ABSENT) for text, name in meaning.items()}
-    codes = np.array([table.get(text, BAD if text in reasons else ABSENT) for text in texts], dtype=np.int64)
-    bad = tuple(
-        BadLabel(row, where(row), f"label `{column.cells[row]}` in `{column.name}` {reasons[texts[row]]}")
-        for row in np.flatnonzero(codes == BAD).tolist()
-    )
-    return classes, codes, bad
-
-
-def _named(counts: Counter[str], names: tuple[str, ...], dropped: set[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Label text -> class name, and label text -> why it fits none, where the classes are named."""
-    known = {_whole(name): name for name in names}
-    by_position = not any(_is_number(name) for name in names)
-    meaning: dict[str, str] = {}
-    reasons: dict[str, str] = {}
-    for text in counts:
-        if text in known:
-            meaning[text] = known[text]
-        elif text in dropped:
-            meaning[text] = text
-        elif by_position and text.isdecimal() and int(text) < len(names):
-            meaning[text] = names[int(text)]
-        elif by_position and _is_number(text):
-            reasons[text] = f"is out of range: {len(names)} classes are numbered 0 to {len(names) - 1}"
-        else:
-            close = nearest(text, names, 1)
-            reasons[text] = f"is none of the classes {_listed(names)}" + (
-                f"; did you mean `{close[0]}`?" if close else ""
-            )
-    return meaning, reasons
-
-
-def _found(
-    counts: Counter[str], dropped: set[str], column: str
-) -> tuple[tuple[str, ...], dict[str, str], dict[str, str]]:
-    """Classes, meanings and reasons where nothing names the classes: whole numbers without a gap, or any text."""
-    present = {text: count for text, count in counts.items() if text not in dropped}
-    numbers = {text for text in present if _is_number(text)}
-    reasons: dict[str, str] = {}
-    if 2 * sum(present[text] for text in numbers) >= sum(present.values()) > 0:
-        reasons = {text: "is no number, while most others are" for text in present if text not in numbers}
-        reasons |= {text: "is no whole number from 0 up" for text in numbers if not text.isdecimal()}
-        whole = sorted(int(text) for text in numbers if text.isdecimal())
-        gap = next((b for a, b in pairwise(whole) if b > a + 1), None)
-        if gap is not None:
-            below = max(value for value in whole if value < gap)
-            above = sum(count for text, count in present.items() if text.isdecimal() and int(text) >= gap)
-            if 2 * above > sum(present.values()):
-                raise UsageProblem(
-                    f"the numbers in `{column}` leave gaps (nothing lies between {below} and {gap}), so they number no "
-                    "classes by themselves",
-                    hint="`--class-names A,B,…` names the classes in order; `--label-column` chooses another column",
-                    code="not-a-label",
-                )
-            reason = (
-                f"is out of range: nothing lies between it and {below} (`--class-names` names classes that are rare)"
-            )
-            reasons |= {str(value): reason for value in whole if value >= gap}
-        classes = tuple(str(value) for value in whole if str(value) not in reasons)
-    else:
-        classes = tuple(sorted(present))
-        if len(classes) > 20 and 2 * len(classes) > sum(present.values()):
-            raise UsageProblem(
-                f"`{column}` holds {len(classes)} different values in {sum(present.values())} rows: it is no label",
-                hint="`--label-column COLUMN` names the column with the labels",
-                code="not-a-label",
-            )
-    return classes, {text: text for text in classes}, reasons
-
-
-def _whole(text: str) -> str:
-    """`3.0` as `3`: a column with gaps makes spreadsheets and data frames write whole numbers so."""
-    head, dot, tail = text.partition(".")
-    return str(int(head)) if head.isdecimal() and (not dot or (tail and not tail.strip("0"))) else text
 
 
 def _lowered(cells: Sequence[str]) -> list[str]:
     known: dict[str, str] = {}
     for cell in set(cells):
         text = cell.strip().lower()
-        known[cell] = "-1" if text in {"-1.0", "-1"} else _whole(text)
+        known[cell] = "-1" if text in {"-1.0", "-1"} else whole(text)
     return [known[cell] for cell in cells]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _left_out(keep: npt.NDArray[np.bool_], bad: Sequence[BadLabel]) -> list[str]:
@@ -401,11 +281,6 @@ def _left_out(keep: npt.NDArray[np.bool_], bad: Sequence[BadLabel]) -> list[str]
 def _checked(task: str | None) -> Task:
     assert task in TASKS
     return task
-
-
-def _listed(names: Any, most: int = 12) -> str:
-    listed = [f"`{name}`" for name in names]
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
 def _hint(word: str, known: Sequence[str]) -> str | None:

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -19,6 +18,7 @@ from torch import nn
 from medcli.errors import RunFailure, UsageProblem
 from medcli.models.base import Base
 from medcli.models.heads import Head, HeadKind
+from medcli.models.lora_refusals import check_factors, check_shapes, refuse_modules
 from medcli.models.lora_targets import target_modules
 
 if TYPE_CHECKING:
@@ -138,11 +138,8 @@ class Adapters:
                 hint="freeze fewer stages",
                 code="no-targets",
             )
-        _refuse_large_rank({name_: plain[name_] for name_ in chosen}, options.rank)
-        if options.variant == "pissa":
-            self._refuse_pissa(chosen, plain)
-        if options.variant == "dora":
-            _refuse_own_padding({name_: plain[name_] for name_ in chosen})
+        adapted = {name_: plain[name_] for name_ in chosen}
+        refuse_modules(adapted, options.rank, options.variant, beside_others=bool(self._entries))
         # The first adapter trains the classifier's own head; a further one must not share it.
         head = deepcopy(classifier.medcli_head) if self._entries else classifier.medcli_head
         self._inject(classifier, name, _config(options, [f"backbone.{one}" for one in chosen]), head)
@@ -177,8 +174,8 @@ class Adapters:
             )
         own = {key.removeprefix(_PREFIX): value for key, value in tensors.items()}
         head_state = {key.removeprefix(f"{HEAD}."): own.pop(key) for key in list(own) if key.startswith(f"{HEAD}.")}
-        _check_shapes(head_state, head.state_dict(), "head")
-        _check_factors(own, _unwrapped(classifier))
+        check_shapes(head_state, head.state_dict(), "head")
+        check_factors(own, _unwrapped(classifier))
         if name in self._entries:
             self.remove(name)
         head.load_state_dict(head_state)
@@ -188,7 +185,7 @@ class Adapters:
 
         expected = get_peft_model_state_dict(classifier, adapter_name=_key(name), save_embedding_layers=False)
         try:
-            _check_shapes(own, expected, "adapter")
+            check_shapes(own, expected, "adapter")
         except UsageProblem:
             self.remove(name)
             if previous in self._entries:
@@ -358,24 +355,6 @@ class Adapters:
         )
         self.switch(classifier, name)
 
-    def _refuse_pissa(self, chosen: Sequence[str], plain: Mapping[str, nn.Module]) -> None:
-        convolutions = [name for name in chosen if isinstance(plain[name], nn.Conv2d)]
-        if convolutions:
-            raise UsageProblem(
-                f"PiSSA takes the singular vectors of a matrix, and {_few(convolutions)} "
-                f"{'are convolutions' if len(convolutions) > 1 else 'is a convolution'}",
-                where="--variant",
-                hint="`--variant lora`, `dora` or `rslora`; or linear layers: `--targets all-linear`",
-                code="pissa-on-convolutions",
-            )
-        if self._entries:
-            raise UsageProblem(
-                "PiSSA changes the base weights, which another adapter uses",
-                where="--variant",
-                hint="`--variant lora`",
-                code="pissa-beside-others",
-            )
-
 
 def _config(options: LoraOptions, modules: list[str]) -> LoraConfig:
     from peft import LoraConfig
@@ -407,71 +386,6 @@ def wrappers(network: nn.Module) -> dict[str, Any]:
     return {name: module for name, module in network.named_modules() if isinstance(module, LoraLayer)}
 
 
-def _refuse_large_rank(modules: Mapping[str, nn.Module], rank: int) -> None:
-    sizes = {name: _full_rank(module) for name, module in modules.items()}
-    small = [name for name, size in sizes.items() if size < rank]
-    if small:
-        most = min(sizes.values())
-        raise UsageProblem(
-            f"a rank of {rank} is larger than {len(small)} of {len(sizes)} layers to adapt: {_few(small)} "
-            f"({'the smallest ' if len(small) > 1 else ''}of rank {most})",
-            where="--rank",
-            hint=f"`--rank {most}`, or other `--targets`",
-            code="bad-rank",
-        )
-
-
-def _refuse_own_padding(modules: Mapping[str, nn.Module]) -> None:
-    odd = [
-        name
-        for name, module in modules.items()
-        if isinstance(module, nn.Conv2d) and type(module).forward is not nn.Conv2d.forward
-    ]
-    if odd:
-        raise UsageProblem(
-            f"DoRA computes a convolution anew, and {_few(odd)} pad in a way of their own that it does not know",
-            where="--variant",
-            hint="`--variant lora` or `rslora`",
-            code="dora-on-padding",
-        )
-
-
-def _full_rank(module: nn.Module) -> int:
-    shape = tuple(module.weight.shape)  # type: ignore[arg-type]
-    return int(min(shape[0], prod(shape[1:])))
-
-
-def _check_factors(tensors: Mapping[str, torch.Tensor], modules: Mapping[str, nn.Module]) -> None:
-    """Every stored factor must belong to a module that is there, before anything is wrapped."""
-    homes = {name.partition(".lora_")[0] for name in tensors}
-    strange = sorted(home for home in homes if home not in modules)
-    if strange or not homes:
-        raise UsageProblem(
-            f"the adapter belongs to another network: it has factors for {_few(strange)}, which this one has not"
-            if strange
-            else "the file holds no adapter",
-            code="adapter-does-not-fit",
-        )
-
-
-def _check_shapes(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], what: str) -> None:
-    wrong = [
-        name
-        for name in sorted(found.keys() | expected.keys())
-        if name not in found or name not in expected or found[name].shape != expected[name].shape
-    ]
-    if wrong:
-        raise UsageProblem(
-            f"the stored {what} does not fit this network: {len(wrong)} of {len(expected)} tensors: {_few(wrong)}",
-            code="adapter-does-not-fit",
-        )
-
-
 def _key(name: str) -> str:
     """An adapter's name inside peft, where it becomes the name of a module and may hold no dot."""
     return "".join(letter if letter.isalnum() or letter in "-_" else f"_{ord(letter):x}_" for letter in name)
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in list(names)[:3])
-    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
