@@ -18,7 +18,7 @@ from medcli.diffmap.metrics import CHANGED, is_changed
 from medcli.diffmap.pixel_ranks import PixelRanks
 from medcli.errors import UsageProblem
 from medcli.evaluation.figures import Figure
-from medcli.evaluation.resampling import clusters_of, percentile_interval, resample_weights
+from medcli.evaluation.resampling import bootstrap_interval, clusters_of, resample_weights
 
 __all__ = ["CONVENTIONS", "DATA_RANGE", "HEADLINES", "MapSet", "Scores", "figures_with_intervals"]
 
@@ -257,8 +257,8 @@ def figures_with_intervals(
 
 
 def _figure(name: str, value: float, draws: Floats) -> Figure:
-    low, high, failed = percentile_interval(draws) if not np.isnan(value) else (np.nan, np.nan, 0)
-    return Figure(name, value, low, high, failed, CONVENTIONS[name], name in HEADLINES)
+    found = bootstrap_interval(name, value, draws)
+    return Figure.of(name, value, found, CONVENTIONS[name], headline=name in HEADLINES)
 
 
 def _mean(rows: Sequence[Floats]) -> Floats:

@@ -24,10 +24,10 @@ from medcli.evaluation.reliability import Curve, chance_ece, reliability_curve
 from medcli.evaluation.resampling import (
     Binned,
     Clusters,
+    Interval,
     Sums,
-    centred_interval,
+    bootstrap_interval,
     clusters_of,
-    percentile_interval,
     resample_weights,
 )
 from medcli.evaluation.scores import columns_of, sigmoid
@@ -160,10 +160,10 @@ def change(before: Assessment, after: Assessment) -> dict[str, Figure]:
         if name not in after.figures or name in {"slope", "intercept", "observed_expected", "ece_by_chance"}:
             continue
         moved = after.figures[name].value - old.value
-        low, high, failed = math.nan, math.nan, 0
+        draws = np.zeros(0)
         if len(before.draws.get(name, ())) and name in after.draws:
-            low, high, failed = _interval(name, moved, after.draws[name] - before.draws[name], floor=-math.inf)
-        result[name] = Figure(name, moved, low, high, failed)
+            draws = after.draws[name] - before.draws[name]
+        result[name] = Figure.of(name, moved, bootstrap_interval(name, moved, draws, difference=True))
     return result
 
 
@@ -324,33 +324,26 @@ def _part(
     figures: dict[str, Figure] = {}
     n = len(question.event)
 
-    def put(name: str, value: float, low: float = math.nan, high: float = math.nan, failed: int = 0) -> None:
-        figures[name] = Figure(name, value, low, high, failed, _phrase(name, question.kind, settings))
+    def put(name: str, value: float, found: Interval | None = None) -> None:
+        none = Interval(math.nan, math.nan, 0, "percentile")
+        figures[name] = Figure.of(name, value, found or none, _phrase(name, question.kind, settings))
 
     for name in _RESAMPLED:
         if name not in estimates:
             continue
         value = estimates[name] if n else math.nan
-        put(name, value, *_interval(name, value, draws[name]))
+        put(name, value, bootstrap_interval(name, value, draws[name]))
     put("ece_smooth", smooth_ece(question.confidence, question.event))
     put("ece_by_chance", chance_ece(question.confidence, settings.bins, settings.binning, seed=seed))
     if len(question.margin) or question.kind != "top":
         intercept, slope = weak_calibration(question.margin, question.positive, clusters.index[question.kept])
         for name, found in (("intercept", intercept), ("slope", slope)):
             shown = found if settings.bootstrap else Slope(found.value)
-            put(name, shown.value, shown.low, shown.high)
+            put(name, shown.value, Interval(shown.low, shown.high, 0, "sandwich"))
     curve = None
     if question.kind != "class" or n:
         curve = reliability_curve(question.confidence, question.event, settings.bins, settings.binning)
     return Part(question.name, n, int(question.event.sum()), figures, curve, draws)
-
-
-def _interval(name: str, value: float, draws: Floats, floor: float = 0.0) -> tuple[float, float, int]:
-    if not len(draws) or math.isnan(value):
-        return math.nan, math.nan, 0
-    if name.startswith(("ece", "mce")):
-        return centred_interval(value, draws, floor=floor)
-    return percentile_interval(draws)
 
 
 def _phrase(name: str, kind: str, settings: EvaluationSettings) -> str:
@@ -370,12 +363,12 @@ def _means(parts: Sequence[Part], task: str) -> tuple[dict[str, Figure], dict[st
         if not having:
             continue
         value = float(np.mean([part.figures[name].value for part in having]))
-        low, high, failed = math.nan, math.nan, 0
+        draws = np.zeros(0)
         if all(name in part.draws and len(part.draws[name]) for part in having):
-            means[name] = np.mean([part.draws[name] for part in having], axis=0)
-            low, high, failed = _interval(name, value, means[name])
+            draws = means[name] = np.mean([part.draws[name] for part in having], axis=0)
         phrase = (
             having[0].figures[name].convention.removeprefix("mean over labels").removeprefix(" of ").removeprefix(", ")
         )
-        figures[name] = Figure(name, value, low, high, failed, f"mean over {len(having)} {what}: {phrase}")
+        found = bootstrap_interval(name, value, draws)
+        figures[name] = Figure.of(name, value, found, f"mean over {len(having)} {what}: {phrase}")
     return figures, means

@@ -38,7 +38,7 @@ def render_calibration(result: CalibrationResult, *, verbose: bool = False) -> s
     if result.conformal is not None:
         parts.append(result.conformal.text())
     if verbose:
-        lines = [f"{figure.name}: {figure.convention}" for figure in result.after.figures.values() if figure.convention]
+        lines = [f"{figure.name}: {figure.remark}" for figure in result.after.figures.values() if figure.remark]
         parts.append("\n".join(lines))
     if result.notes:
         parts.append("\n".join(f"note: {note}" for note in result.notes))
@@ -76,8 +76,8 @@ def _heading(result: CalibrationResult) -> str:
     if result.resamples:
         unit = "patients" if after.patients is not None else "images"
         lines.append(
-            f"95 % intervals over {result.resamples} resamples of {unit} (calibration errors: less the bias of "
-            "resampling); of slope and intercept from the sandwich estimator"
+            f"95 % intervals: percentiles of {result.resamples} resamples of {unit}; centred ones (calibration errors) "
+            "less the bias of resampling; of slope and intercept from the sandwich estimator"
         )
     edges = "equal width, (lo, hi], last closed" if result.binning == "width" else "equal count, equal values together"
     lines.append(

@@ -100,6 +100,7 @@ _SENTENCES = {
     "observed_expected": "positives over the sum of their scores; 1 is perfect",
     "augrc": "risk if unsure cases are left out: area under errors kept / all cases against coverage (0 is best, 0.5 "
     "worst)",
+    "aurc": "mean share of errors over the n prefixes of the ranking, averaged over the orders of equal confidences",
     "auroc_error": "area under the ROC curve of 1 - confidence for finding errors",
     "aupr_error": "average precision of 1 - confidence for finding errors; by chance 1 - accuracy",
     "sensitivity": "share of `{positive}` found; highest score wins",
@@ -131,6 +132,8 @@ _MULTILABEL = {
     "brier": "mean over labels of (score - label)², which is scikit-learn's binary form",
     "nll": "mean over labels of the binary negative log-likelihood, clipped at 1e-15",
     "augrc": "mean over labels of the area under errors kept / all entries against coverage, yes above 0.5",
+    "aurc": "mean over labels of the mean share of errors over the n prefixes of the ranking, orders of equal "
+    "confidences averaged",
     "auroc_error": "mean over labels with errors of the area under the ROC curve of 1 - confidence for finding errors",
     "aupr_error": "mean over labels with errors of the average precision of 1 - confidence for finding errors",
 }

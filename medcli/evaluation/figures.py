@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from medcli.data.target import Target, target_to_dict
+from medcli.evaluation.resampling import Interval, IntervalKind
 
 __all__ = ["SCHEMA", "ClassRow", "Evaluation", "Figure", "Section"]
 
@@ -31,6 +32,7 @@ class Figure:
         failed: resamples in which the figure was undefined; they are left out of the interval.
         convention: what exactly it is.
         headline: whether it is shown first.
+        interval: how the interval came about, see `interval_kind`; empty where there is none.
     """
 
     name: str
@@ -40,6 +42,19 @@ class Figure:
     failed: int = 0
     convention: str = ""
     headline: bool = False
+    interval: IntervalKind | Literal[""] = ""
+
+    @classmethod
+    def of(cls, name: str, value: float, found: Interval, convention: str = "", *, headline: bool = False) -> Figure:
+        """A figure with an interval over resamples."""
+        kind = "" if math.isnan(found.low) else found.kind
+        return cls(name, value, found.low, found.high, found.failed, convention, headline, kind)
+
+    @property
+    def remark(self) -> str:
+        """The convention and, where it is not the percentiles of the draws, the kind of interval."""
+        kind = {"centred": "centred interval", "sandwich": "sandwich interval"}.get(self.interval, "")
+        return "; ".join(part for part in (self.convention, kind) if part)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; NaN becomes None."""
@@ -47,6 +62,7 @@ class Figure:
             "value": _number(self.value),
             "low": _number(self.low),
             "high": _number(self.high),
+            "interval": self.interval or None,
             "failed_resamples": self.failed,
             "convention": self.convention,
             "headline": self.headline,

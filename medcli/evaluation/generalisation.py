@@ -12,7 +12,7 @@ import numpy as np
 from medcli.errors import UsageProblem
 from medcli.evaluation.figures import Evaluation
 from medcli.evaluation.render import aligned, number_text
-from medcli.evaluation.resampling import percentile_interval
+from medcli.evaluation.resampling import bootstrap_interval
 
 __all__ = ["Gap", "gaps", "render_comparison"]
 
@@ -68,7 +68,7 @@ def gaps(internal: Evaluation, external: Sequence[Evaluation]) -> tuple[Gap, ...
                 ours, theirs = internal.draws[name], one.draws[name]
                 # The same seed drew both: unshuffled, sets of equal length would be resampled alike.
                 mixed = np.random.default_rng(0).permutation(theirs)
-                low, high, _ = percentile_interval(np.asarray(mixed - ours))
+                low, high, *_ = bootstrap_interval(name, value, np.asarray(mixed - ours), difference=True)
             result.append(Gap(one.data_name, name, value, low, high))
     return tuple(result)
 

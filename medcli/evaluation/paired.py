@@ -14,7 +14,7 @@ from medcli.evaluation.delong import Area, AreaDifference, area_under_roc, compa
 from medcli.evaluation.predictions import Predictions
 from medcli.evaluation.proportions import finite
 from medcli.evaluation.report import evaluate
-from medcli.evaluation.resampling import clusters_of, percentile_interval
+from medcli.evaluation.resampling import bootstrap_interval, clusters_of
 from medcli.evaluation.scores import probabilities
 from medcli.settings.groups import EvaluationSettings
 
@@ -117,7 +117,7 @@ class Difference:
 def paired_difference(
     first: Predictions, second: Predictions, metric: str, settings: EvaluationSettings, *, seed: int = 0
 ) -> Difference:
-    """Second minus first, with a percentile interval over patients drawn once for both.
+    """Second minus first, with an interval over patients drawn once for both; see `interval_kind`.
 
     Args:
         first: the reference.
@@ -154,7 +154,8 @@ def paired_difference(
         raise UsageProblem(f"there is no figure `{metric}` for this target", where="--metric", code="unknown-metric")
     low, high, failed = math.nan, math.nan, 0
     if settings.bootstrap and math.isfinite(b.value(metric) - a.value(metric)):
-        low, high, failed = percentile_interval(b.draws[metric] - a.draws[metric])
+        moved = b.value(metric) - a.value(metric)
+        low, high, failed, _ = bootstrap_interval(metric, moved, b.draws[metric] - a.draws[metric], difference=True)
     everyone = len(np.union1d(first.ids, second.ids))
     return Difference(
         a.value(metric),

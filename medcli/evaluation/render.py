@@ -111,7 +111,10 @@ def _heading(evaluation: Evaluation) -> str:
     )
     if evaluation.resamples:
         unit = "patients" if evaluation.patients is not None else "images"
-        lines.append(f"95 % percentile intervals over {evaluation.resamples} resamples of {unit}")
+        lines.append(
+            f"95 % intervals: percentiles of {evaluation.resamples} resamples of {unit}; centred ones (calibration "
+            "errors) less the bias of resampling"
+        )
     return "\n".join(lines)
 
 
@@ -124,7 +127,7 @@ def _figure_table(evaluation: Evaluation, verbose: bool) -> str:
         )
         if not (verbose or figure.headline or always or figure.name.startswith("top_")):
             continue
-        remark = figure.convention
+        remark = figure.remark
         if figure.failed:
             remark += f" ({figure.failed} resample{'s' if figure.failed != 1 else ''} without a class left out)"
         rows.append([figure.name, remark, number_text(figure.value), interval_text(figure)])

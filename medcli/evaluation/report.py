@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from medcli.evaluation.conventions import HEADLINES, PER_CLASS, convention
 from medcli.evaluation.discrimination import confusion_matrix
 from medcli.evaluation.figures import ClassRow, Evaluation, Figure
 from medcli.evaluation.predictions import Predictions, check_predictions
-from medcli.evaluation.resampling import Clusters, clusters_of, percentile_interval, resample_weights
+from medcli.evaluation.resampling import Clusters, bootstrap_interval, clusters_of, resample_weights
 from medcli.evaluation.scores import Column, columns_of, probabilities
 from medcli.evaluation.statistics import Figures, LabelStatistics, SingleStatistics
 from medcli.settings.groups import EvaluationSettings
@@ -31,8 +30,9 @@ Floats = npt.NDArray[np.float64]
 def evaluate(predictions: Predictions, settings: EvaluationSettings | None = None, *, seed: int = 0) -> Evaluation:
     """Compute every figure the target allows.
 
-    Intervals are 95 % percentile intervals over resamples of patients; a resample that lacks a class leaves the figures
-    that need it undefined, which is counted. Calibration bins are those of the whole sample throughout.
+    Intervals are 95 % intervals over resamples of patients, of the kind `interval_kind` gives each figure; a resample
+    that lacks a class leaves the figures that need it undefined, which is counted. Calibration bins are those of the
+    whole sample throughout.
 
     Args:
         predictions: labelled cases; unlabelled ones are counted and left out.
@@ -131,7 +131,7 @@ def _figures(
     result = {}
     for name in ordered:
         value = float(estimates[name].reshape(-1)[0])
-        low, high, failed = _interval(value, draws[name])
+        found = bootstrap_interval(name, value, draws[name])
         phrase = convention(
             name,
             target.task,
@@ -140,15 +140,8 @@ def _figures(
             classes=target.num_classes,
             positive=positive,
         )
-        result[name] = Figure(name, value, low, high, failed, phrase, name in headlines)
+        result[name] = Figure.of(name, value, found, phrase, headline=name in headlines)
     return result
-
-
-def _interval(value: float, draws: Floats) -> tuple[float, float, int]:
-    # An undefined estimate has no interval, whatever some resamples happen to allow.
-    if not len(draws) or math.isnan(value):
-        return math.nan, math.nan, 0
-    return percentile_interval(draws)
 
 
 def _class_rows(
@@ -163,8 +156,7 @@ def _class_rows(
         figures = {}
         for metric in (metric for metric in PER_CLASS if metric in estimates):
             value = float(estimates[metric][index, 0])
-            low, high, failed = _interval(value, draws[metric][index])
-            figures[metric] = Figure(metric, value, low, high, failed)
+            figures[metric] = Figure.of(metric, value, bootstrap_interval(metric, value, draws[metric][index]))
         rows.append(ClassRow(name, int(n[index]), int(positives[index]), figures))
     return tuple(rows)
 

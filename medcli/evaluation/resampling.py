@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +19,22 @@ from threadpoolctl import ThreadpoolController
 __all__ = [
     "Binned",
     "Clusters",
+    "Interval",
+    "IntervalKind",
     "RankPlan",
     "Sums",
+    "bootstrap_interval",
     "centred_interval",
     "clusters_of",
+    "interval_kind",
     "percentile_interval",
     "resample_weights",
 ]
 
 Floats = npt.NDArray[np.float64]
+
+IntervalKind = Literal["percentile", "centred", "sandwich"]
+"""How a 95 % interval came about: the two of `bootstrap_interval`, or the robust errors of a fitted coefficient."""
 
 _BUDGET = 2_000_000
 """Numbers per block of weights (16 MB): large enough for matrix products, small enough for any machine."""
@@ -109,6 +116,48 @@ def centred_interval(value: float, draws: Floats, *, floor: float = -np.inf) -> 
         return percentile_interval(draws)
     low, high, failed = percentile_interval(draws - (defined.mean() - value))
     return max(low, floor), max(high, floor), failed
+
+
+class Interval(NamedTuple):
+    """A 95 % interval over resamples.
+
+    Args:
+        low: lower end; NaN where there is none.
+        high: upper end.
+        failed: resamples in which the figure was undefined; they are left out.
+        kind: how it came about.
+    """
+
+    low: float
+    high: float
+    failed: int
+    kind: IntervalKind
+
+
+def interval_kind(name: str) -> IntervalKind:
+    """The kind of interval a resampled figure has, wherever it is shown.
+
+    Calibration errors over bins (`ece...`, `mce...`) are sums of absolute gaps, which resampling widens: centred. All
+    other figures move about their estimate: percentiles.
+    """
+    return "centred" if name.startswith(("ece", "mce")) else "percentile"
+
+
+def bootstrap_interval(name: str, value: float, draws: Floats, *, difference: bool = False) -> Interval:
+    """The interval of a figure, or of the difference of one figure between two sets of predictions.
+
+    Args:
+        name: of the figure, which decides the kind; see `interval_kind`.
+        value: the estimate; an undefined one has no interval, whatever some resamples happen to allow.
+        draws: [r], NaN where a resample leaves the figure undefined.
+        difference: whether value and draws are differences, which may lie below zero.
+    """
+    kind = interval_kind(name)
+    if not len(draws) or np.isnan(value):
+        return Interval(float("nan"), float("nan"), 0, kind)
+    if kind == "percentile":
+        return Interval(*percentile_interval(draws), kind)
+    return Interval(*centred_interval(value, draws, floor=-np.inf if difference else 0.0), kind)
 
 
 @dataclass(frozen=True)
@@ -202,6 +251,18 @@ class RankPlan:
 
     def __call__(self, weights: Floats) -> tuple[Floats, Floats]:
         """(AUC, average precision), each [r], for weights [patients, r]; NaN where a class has no weight."""
+        area, average, _ = self._areas(weights, prefixes=False)
+        return area, average
+
+    def with_prefix_risk(self, weights: Floats) -> tuple[Floats, Floats, Floats]:
+        """As a call, and third the mean share of positives among the n prefixes of the rising ranking.
+
+        With errors as positives and uncertainty as scores that is AURC, averaged over the orders of equal scores.
+        Weights must be whole numbers: a case drawn twice stands in the ranking twice.
+        """
+        return self._areas(weights, prefixes=True)
+
+    def _areas(self, weights: Floats, *, prefixes: bool) -> tuple[Floats, Floats, Floats]:
         hits: Floats = self._positives @ weights
         between: Floats = self._between @ weights
         tied: Floats | None = None if self._tied is None else self._tied @ weights
@@ -222,7 +283,27 @@ class RankPlan:
             precision = np.divide(above, called, out=np.zeros_like(above), where=called > 0)
             average = np.einsum("ij,ij->j", hits, precision) / positives
         average = np.where(negatives > 0, average, np.nan)
-        return area, average
+        if not prefixes:
+            return area, average, np.zeros(0)
+        before = (np.cumsum(hits, axis=0) - hits + below).astype(np.int64)
+        together = (hits if tied is None else hits + tied).astype(np.int64)
+        return area, average, _prefix_risk(hits, before, together, (positives + negatives).astype(np.int64))
+
+
+def _prefix_risk(
+    hits: Floats, before: npt.NDArray[np.int64], together: npt.NDArray[np.int64], total: npt.NDArray[np.int64]
+) -> Floats:
+    """Mean over the `total` [r] prefixes of the share of hits in them, from groups [m, r] of equal scores.
+
+    A hit at place p is in the prefixes from p on and adds 1/p + ... + 1/total; within a group it stands anywhere with
+    equal chance. So only the places of hits are needed, and H(0) + ... + H(k - 1) = k (H(k) - 1).
+    """
+    harmonic = np.append(0.0, np.cumsum(1.0 / np.arange(1, int(total.max(initial=0)) + 1)))
+    sums = np.arange(len(harmonic)) * (harmonic - 1.0)
+    mean = np.divide(sums[before + together] - sums[before], together, out=np.zeros_like(hits), where=together > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result: Floats = (hits.sum(axis=0) * harmonic[total] - np.einsum("ij,ij->j", hits, mean)) / total
+    return result
 
 
 def _counts(rows: npt.NDArray[Any], columns: npt.NDArray[Any], shape: tuple[int, int]) -> sparse.csr_matrix:

@@ -161,7 +161,7 @@ class SingleStatistics:
             "brier": sums["brier"] / n,
             "brier_half": sums["brier"] / n / 2,
             "nll": sums["nll"] / n,
-            **_error_figures(self._doubt(weights), 1.0 - hits.sum(axis=0) / n),
+            **_error_figures(self._doubt.with_prefix_risk(weights), 1.0 - hits.sum(axis=0) / n),
         }
         classes = {
             "auc": aucs,
@@ -276,18 +276,19 @@ class LabelStatistics:
             "nll": _mean(classes["nll"], seen),
         }
         doubts = [
-            _error_figures(doubt(weights), 1.0 - right)
+            _error_figures(doubt.with_prefix_risk(weights), 1.0 - right)
             for doubt, right in zip(self._doubts, classes["accuracy"], strict=True)
         ]
         for name in doubts[0]:
-            # A label without errors has none to find; its augrc is 0 and counts.
-            overall[name] = _mean(np.stack([one[name] for one in doubts]), seen if name == "augrc" else self._erring)
+            # A label without errors has none to find; its augrc and aurc are 0 and count.
+            rows = seen if name in {"augrc", "aurc"} else self._erring
+            overall[name] = _mean(np.stack([one[name] for one in doubts]), rows)
         return Figures(overall, classes)
 
 
-def _error_figures(areas: tuple[Floats, Floats], wrong: Floats) -> dict[str, Floats]:
-    auroc, aupr = areas
-    return {"augrc": identity_augrc(auroc, wrong), "auroc_error": auroc, "aupr_error": aupr}
+def _error_figures(areas: tuple[Floats, Floats, Floats], wrong: Floats) -> dict[str, Floats]:
+    auroc, aupr, aurc = areas
+    return {"augrc": identity_augrc(auroc, wrong), "aurc": aurc, "auroc_error": auroc, "aupr_error": aupr}
 
 
 def _bin_rows(

@@ -190,7 +190,10 @@ def _intervals(subject: Subject, judged: Judged) -> Answer:
     if not evaluation.resamples:
         return _author("no intervals were computed (`--bootstrap 0`)")
     unit = "images" if evaluation.patients is None else "patients"
-    return _auto(f"95 % percentile intervals of {evaluation.resamples:,} resamples of {unit}; exact bounds for shares.")
+    return _auto(
+        f"95 % intervals, percentiles of {evaluation.resamples:,} resamples of {unit} (calibration errors less the "
+        "bias of resampling); exact bounds for shares."
+    )
 
 
 def _updating(subject: Subject, judged: Judged) -> Answer:

@@ -43,6 +43,7 @@ _NAMES: Mapping[str, str] = {
     "brier": "Brier score",
     "brier_half": "Brier score, half form",
     "augrc": "AUGRC",
+    "aurc": "AURC",
     "auroc_error": "AUROC of errors",
     "aupr_error": "AUPR of errors",
     "qwk": "quadratic weighted kappa",

@@ -107,15 +107,15 @@ def _overall(found: Calibration) -> Table:
             row += [value, *([interval] if resampled else [])]
         if before is not None:
             row += _moved(found.change.get(name), resampled)
-        rows.append((*row, Cell(figure.convention)))
+        rows.append((*row, Cell(figure.remark)))
     columns = ["figure"]
     for what in ["value"] if before is None else ["before", "after", "change"]:
         columns += [what, *(["95 % interval"] if resampled else [])]
     note = ""
     if resampled:
         note = (
-            "Intervals of calibration errors are less the bias of resampling; those of slope and intercept come from "
-            "the sandwich estimator."
+            "Intervals are percentiles of the resamples; centred ones (calibration errors) are less the bias of "
+            "resampling, those of slope and intercept come from the sandwich estimator."
         )
     caption = "Calibration before and after" if before is not None else "Calibration of the scores"
     return Table(caption, (*columns, "what it is"), tuple(rows), (0, len(columns)), note)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from medcli.evaluation.clinical import DecisionSection, OperatingSection, SelectiveSection, SubgroupSection
 from medcli.evaluation.decision import CONVENTION, DecisionCurve
+from medcli.evaluation.figures import Figure
 from medcli.evaluation.operating import OperatingPoint
 from medcli.evaluation.questions import yes_or_no
 from medcli.evaluation.referral import CONVENTIONS, Referral, Selective
+from medcli.evaluation.render import interval_text
 from medcli.evaluation.subgroups import GroupRow, Subgroups
 from medcli.report.document import (
     Absent,
@@ -27,10 +29,11 @@ from medcli.report.document import (
 )
 from medcli.report.pictures import OVERLAID, decision_picture, risk_picture
 from medcli.report.subject import Subject
-from medcli.report.tables import count, number_cell, percent_cell, share_cell, value_cell
+from medcli.report.tables import count, number_cell, percent_cell, share_cell, spelled, value_cell
 
 __all__ = ["decision_section", "operating_section", "referral_section", "subgroup_section"]
 
+_AREAS = ("augrc", "aurc")
 _SHARE = 0.2
 _MOST_PICTURES = 30
 _THRESHOLDS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -48,7 +51,10 @@ def referral_section(subject: Subject) -> Section:
     intro = f"If the answers the model is least sure of go to {reader}, fewer errors are left.{how}"
     blocks: list[Block] = [Text(intro)]
     if len(questions) == 1:
-        blocks += [_referral_table(questions[0]), *_selective_figures(questions[0])]
+        # The section's answers may follow another threshold than those of the evaluation's figures.
+        same = questions[0].threshold in (None, 0.5)
+        figures = subject.judged.evaluation.figures if subject.judged is not None and same else {}
+        blocks += [_referral_table(questions[0]), *_selective_figures(questions[0], figures)]
     else:
         blocks += [_label_table(questions, asked), _selective_table(questions)]
     blocks.append(Gallery(tuple(_risk_pictures(questions))))
@@ -81,13 +87,12 @@ def _referral_table(one: Selective) -> Table:
     return Table(caption, tuple(columns), tuple(rows), (), f"Bounds: {CONVENTIONS['bounds']}.")
 
 
-def _selective_figures(one: Selective) -> list[Block]:
+def _selective_figures(one: Selective, figures: Mapping[str, Figure]) -> list[Block]:
     if math.isnan(one.auroc.value):
         return [Text("No errors to find." if not one.errors else "Every answer is wrong: no ranking helps.")]
     low, high = one.auroc.interval
     rows = [
-        ("AUGRC", one.values["augrc"], "", CONVENTIONS["augrc"]),
-        ("AURC", one.values["aurc"], "", CONVENTIONS["aurc"]),
+        *((spelled(name), one.values[name], _resampled(figures.get(name)), CONVENTIONS[name]) for name in _AREAS),
         ("AURC, trapezoids", one.values["aurc_trapezoid"], "", CONVENTIONS["aurc_trapezoid"]),
         ("AUROC of errors", one.auroc.value, _span(low, high), CONVENTIONS["auroc_error"]),
         ("AUPR of errors", one.values["aupr_error"], f"by chance {one.values['risk']:.4f}", CONVENTIONS["aupr_error"]),
@@ -143,6 +148,10 @@ def _selective_table(questions: Sequence[Selective]) -> Table:
     columns = ("", "AUGRC", "AURC", "AUPR of errors", "by chance", "Spearman", "p", "kept at 1 % errors")
     note = f"AUGRC: {CONVENTIONS['augrc']}. AURC: {CONVENTIONS['aurc']}. Kept: {CONVENTIONS['coverage_at_risk']}."
     return Table("How well uncertainty finds errors", (*columns, "kept at 5 % errors"), rows, (0,), note)
+
+
+def _resampled(figure: Figure | None) -> str:
+    return "" if figure is None or math.isnan(figure.low) else interval_text(figure)
 
 
 def _at(one: Selective) -> Referral:

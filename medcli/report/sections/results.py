@@ -90,7 +90,13 @@ def _heading(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
     if target.task == "binary":
         rows.append(("positive class", target.class_names[target.positive]))
     if evaluation.resamples:
-        rows.append(("intervals", f"95 %, percentiles of {evaluation.resamples:,} resamples of {unit}"))
+        rows.append(
+            (
+                "intervals",
+                f"95 %, percentiles of {evaluation.resamples:,} resamples of {unit}; centred ones (calibration errors) "
+                "less the bias of resampling",
+            )
+        )
     else:
         rows.append(("intervals", "none (`--bootstrap 0`)"))
     return tuple(rows)
@@ -104,7 +110,7 @@ def _figure_table(caption: str, figures: Sequence[Figure], evaluation: Evaluatio
     rows = []
     for figure in figures:
         value, interval = figure_cells(figure)
-        remark = figure.convention
+        remark = figure.remark
         if figure.failed:
             remark += f" ({figure.failed} resample{'s' if figure.failed != 1 else ''} without a class left out)"
         row = [Cell(spelled(figure.name)), value, *([interval] if evaluation.resamples else []), Cell(remark)]
