@@ -15,7 +15,7 @@ from medcli.evaluation.figures import Section
 from medcli.evaluation.operating import OperatingPoint, Rule, choose_threshold, operating_point
 from medcli.evaluation.predictions import Predictions
 from medcli.evaluation.proportions import finite
-from medcli.evaluation.questions import Question, questions_of, yes_or_no
+from medcli.evaluation.questions import Question, cut_question, grade_of, questions_of, yes_or_no
 from medcli.evaluation.referral import CONVENTIONS, Deferral, Referral, Selective, referral_at, selective
 from medcli.evaluation.subgroups import Subgroups, subgroups
 
@@ -203,32 +203,35 @@ def clinical_sections(predictions: Predictions, request: Request | None = None) 
     """Operating points, selective prediction, decision curves and subgroups, as far as asked and as the target allows.
 
     Raises:
-        UsageProblem: operating points for a target without yes-or-no questions (code `not-for-this-target`), a rule
-            that needs other cases and has none (`no-reference`), or cases of another target (`other-target`).
+        UsageProblem: operating points for a target without yes-or-no questions (code `not-for-this-target`; grades need
+            a cut, code `no-cut`), a rule that needs other cases and has none (`no-reference`), or cases of another
+            target (`other-target`).
     """
     request = request or Request()
     _check(predictions, request)
     asked = yes_or_no(predictions.target)
     plain = questions_of(predictions)
+    held = {rule: _asked_by(rule, predictions) for rule in request.rules}
     thresholds: dict[tuple[str, Rule], float] = {}
-    if request.rules:
-        reference = plain if request.reference is None else questions_of(request.reference.predictions)
-        found = {one.name: one for one in reference}
-        for question in plain:
-            for rule in request.rules:
-                known = request.frozen.get((question.name, str(rule)))
-                chosen = _chosen(found.get(question.name), rule) if known is None else known
-                thresholds[question.name, rule] = chosen
+    for rule, own in held.items():
+        other = own if request.reference is None else _asked_by(rule, request.reference.predictions)
+        found = {one.name: one for one in other}
+        for question in own:
+            known = request.frozen.get((question.name, str(rule)))
+            thresholds[question.name, rule] = _chosen(found.get(question.name), rule) if known is None else known
+    # A cut of grades leaves the answers themselves, which are grades, as they are.
     first = {
-        name: value for (name, rule), value in thresholds.items() if rule == request.rules[0] and not math.isnan(value)
+        name: value
+        for (name, rule), value in thresholds.items()
+        if asked and rule == request.rules[0] and not math.isnan(value)
     }
     questions = questions_of(predictions, first) if first else plain
     sections: list[Section] = []
-    if request.rules:
+    if request.rules and any(held.values()):
         points = tuple(
             operating_point(question, thresholds[question.name, rule], rule, request.prevalences)
-            for rule in request.rules
-            for question in plain
+            for rule, own in held.items()
+            for question in own
         )
         on = request.reference
         learned = on is not None and any(rule.kind != "score" for rule in request.rules)
@@ -237,8 +240,10 @@ def clinical_sections(predictions: Predictions, request: Request | None = None) 
         sections.append(OperatingSection(points, chosen_on, bool(on and on.same and learned and not frozen)))
     if questions:
         sections.append(_selective_section(questions, first, request, asked))
-    if asked and plain:
-        curves = tuple(decision_curve(one) for one in plain) if predictions.calibrated else ()
+    cuts = {one.name: one for rule, own in held.items() if rule.cut for one in own}
+    weighed = plain if asked else tuple(cuts.values())
+    if weighed:
+        curves = tuple(decision_curve(one) for one in weighed) if predictions.calibrated else ()
         sections.append(DecisionSection(curves, predictions.calibrated))
     if request.groups and questions:
         columns = tuple(subgroups(column, values, questions) for column, values in request.groups.items())
@@ -266,6 +271,14 @@ def _selective_section(
     return SelectiveSection(tuple(selective(one) for one in questions), tuple(deferred), where, decided)
 
 
+def _asked_by(rule: Rule, predictions: Predictions) -> tuple[Question, ...]:
+    """The yes-or-no questions a rule sets a threshold for, as far as any case has an answer."""
+    if not rule.cut:
+        return questions_of(predictions)
+    one = cut_question(predictions, rule.cut)
+    return (one,) if len(one) else ()
+
+
 def _chosen(question: Question | None, rule: Rule) -> float:
     if rule.kind == "score":
         return rule.value
@@ -275,7 +288,19 @@ def _chosen(question: Question | None, rule: Rule) -> float:
 
 
 def _check(predictions: Predictions, request: Request) -> None:
-    if request.rules and not yes_or_no(predictions.target):
+    target = predictions.target
+    for rule in request.rules:
+        if rule.cut:
+            grade_of(target, rule.cut)
+        elif target.task == "ordinal":
+            raise UsageProblem(
+                f"`{rule}` needs the grade from which on the answer is yes, and none is named",
+                where="--operating-point",
+                hint=f"`--operating-point {rule}@{target.class_names[len(target.class_names) // 2]}` asks for that "
+                f"grade or a higher one; grades: {', '.join(target.class_names)}",
+                code="no-cut",
+            )
+    if request.rules and not (yes_or_no(target) or target.task == "ordinal"):
         raise UsageProblem(
             f"an operating point is a threshold of a yes-or-no answer, and this target is {predictions.target.task}",
             where="--operating-point",

@@ -22,34 +22,44 @@ Kind = Literal["sens", "spec", "score"]
 
 @dataclass(frozen=True)
 class Rule:
-    """How a threshold is found: the highest with this sensitivity, the lowest with this specificity, or itself."""
+    """How a threshold is found: the highest with this sensitivity, the lowest with this specificity, or itself.
+
+    Args:
+        kind: which of these.
+        value: the sensitivity, the specificity or the threshold.
+        cut: for grades, the lowest that counts as yes: its name, or its place counted from 0; else empty.
+    """
 
     kind: Kind
     value: float
+    cut: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind}={self.value:g}"
+        return f"{self.kind}={self.value:g}" + (f"@>={self.cut}" if self.cut else "")
 
 
 def parse_rule(text: str, where: str = "--operating-point") -> Rule:
-    """Read `sens=0.95`, `spec=0.9` or `score=0.3`.
+    """Read `sens=0.95`, `spec=0.9` or `score=0.3`; for grades with a cut behind it, `sens=0.95@>=2` or `sens=0.95@2`.
 
     Raises:
         UsageProblem: it is none of these, or no share.
     """
-    kind, _, number = text.partition("=")
+    rule, at, cut = text.partition("@")
+    cut = cut.removeprefix(">=").strip()
+    kind, _, number = rule.partition("=")
     try:
         value = float(number)
     except ValueError:
         value = math.nan
-    if kind not in get_args(Kind) or not 0 < value <= 1:
+    if kind not in get_args(Kind) or not 0 < value <= 1 or (at and not cut):
         raise UsageProblem(
             f"`{text}` is no operating point",
             where=where,
-            hint=f"`{where} sens=0.95`, `{where} spec=0.9`, or `{where} score=0.3` for a threshold of your own",
+            hint=f"`{where} sens=0.95`, `{where} spec=0.9`, or `{where} score=0.3` for a threshold of your own; for "
+            f"grades `{where} sens=0.95@2`",
             code="bad-operating-point",
         )
-    return Rule(kind, value)  # type: ignore[arg-type]
+    return Rule(kind, value, cut)  # type: ignore[arg-type]
 
 
 def choose_threshold(scores: npt.ArrayLike, truth: npt.ArrayLike, rule: Rule) -> float:

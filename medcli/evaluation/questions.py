@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from medcli.data.target import Target
+from medcli.errors import UsageProblem
 from medcli.evaluation.predictions import Predictions
 from medcli.evaluation.resampling import clusters_of
 from medcli.evaluation.scores import columns_of, probabilities
 from medcli.evaluation.selective import decision_confidence
 
-__all__ = ["Question", "questions_of", "yes_or_no"]
+__all__ = ["Question", "cut_question", "grade_of", "questions_of", "yes_or_no"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -57,6 +58,59 @@ class Question:
 def yes_or_no(target: Target) -> bool:
     """Whether the target asks yes-or-no questions, so that a threshold on a score answers them."""
     return target.task in {"binary", "multilabel"}
+
+
+def grade_of(target: Target, cut: str, where: str = "--operating-point") -> int:
+    """The place of the grade a cut names, counted from 0: by its name, else by its number.
+
+    Raises:
+        UsageProblem: no grades (code `not-for-this-target`), no such grade, or the lowest (code `unknown-class`).
+    """
+    if target.task != "ordinal":
+        raise UsageProblem(
+            f"`@>={cut}` cuts grades in two, and this target is {target.task}",
+            where=where,
+            hint="leave the part from `@` on out" if yes_or_no(target) else None,
+            code="not-for-this-target",
+        )
+    names = target.class_names
+    grade = names.index(cut) if cut in names else int(cut) if cut.isascii() and cut.isdigit() else -1
+    if not 0 < grade < len(names):
+        all_of_them = "all grades are at least that" if grade == 0 else "there is no such grade"
+        raise UsageProblem(
+            f"`>={cut}` parts no grades: {all_of_them}",
+            where=where,
+            hint=f"one of {', '.join(f'`@>={name}`' for name in names[1:])}",
+            code="unknown-class",
+        )
+    return grade
+
+
+def cut_question(predictions: Predictions, cut: str) -> Question:
+    """Whether the grade is at least that of the cut, as a yes-or-no question; its score is that of all such grades.
+
+    Args:
+        predictions: of grades.
+        cut: see `grade_of`.
+
+    Raises:
+        UsageProblem: as `grade_of`.
+    """
+    grade = grade_of(predictions.target, cut)
+    clusters = clusters_of(predictions.patients, len(predictions))
+    known = predictions.labels >= 0
+    scores = probabilities(predictions)[known, grade:].sum(axis=1).clip(max=1.0)
+    truth = predictions.labels[known] >= grade
+    return Question(
+        f">={predictions.target.class_names[grade]}",
+        np.flatnonzero(known),
+        clusters.index[known],
+        clusters.known,
+        (scores > 0.5) != truth,
+        decision_confidence(scores),
+        truth,
+        scores,
+    )
 
 
 def questions_of(predictions: Predictions, thresholds: Mapping[str, float] | None = None) -> tuple[Question, ...]:

@@ -125,7 +125,8 @@ class ClinicalSettings:
         tuple[str, ...],
         Option(
             "frozen threshold to report, once or several times: `sens=0.95`, `spec=0.9` (chosen on the run's "
-            "validation cases, or on `--choose-on`), or `score=0.3`",
+            "validation cases, or on `--choose-on`), or `score=0.3`; for grades with the lowest that means yes, "
+            "`sens=0.95@2`",
             CLINICAL,
             "RULE",
         ),

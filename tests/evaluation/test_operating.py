@@ -286,3 +286,70 @@ def test_numbers_of_many_values_become_bands() -> None:
     assert set(cells) == {"1", "2", "(not known)"}
     cells, note = banded([f"site {i}" for i in range(20)])
     assert len(set(cells)) == 20
+
+
+def grades(seed: int, n: int = 300, calibrated: str = "") -> Predictions:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 5, n)
+    logits = -((np.arange(5) - (labels + generator.normal(size=n))[:, None]) ** 2)
+    patients = np.array([f"p{i // 2}" for i in range(n)])
+    ids = np.array([f"{seed}-{i}" for i in range(n)])
+    target = Target("ordinal", ("none", "mild", "moderate", "severe", "proliferative"))
+    return Predictions(ids, labels, logits, target, patients=patients, calibrated=calibrated)
+
+
+@pytest.mark.parametrize("cut", ["2", ">=2", ">=moderate"])
+def test_grades_are_cut_in_two_on_other_cases_and_frozen(cut: str) -> None:
+    val, test = grades(1, calibrated="yes"), grades(2, calibrated="yes")
+    rule = parse_rule(f"sens=0.9@{cut}")
+    assert parse_rule(str(rule)) == rule
+    found = {one.name: one for one in clinical_sections(test, Request((rule,), Reference(val, "val"), (0.1,)))}
+    section = found["operating_points"]
+    assert isinstance(section, OperatingSection)
+    (point,) = section.points
+    # The same grades as two classes of their own.
+    scores = [np.exp(one.logits) / np.exp(one.logits).sum(axis=1, keepdims=True) for one in (val, test)]
+    chosen = choose_threshold(scores[0][:, 2:].sum(axis=1), val.labels >= 2, Rule("sens", 0.9))
+    called, truth = scores[1][:, 2:].sum(axis=1) >= chosen - 1e-12, test.labels >= 2
+    assert point.threshold == pytest.approx(chosen)
+    assert (point.name, section.chosen_on) == (">=moderate", "val")
+    assert point.counts == (
+        (called & truth).sum(),
+        (called & ~truth).sum(),
+        (~called & truth).sum(),
+        (~called & ~truth).sum(),
+    )
+    curves = found["decision_curves"]
+    assert isinstance(curves, DecisionSection)
+    assert [one.name for one in curves.curves] == [">=moderate"]
+    assert curves.curves[0].prevalence == pytest.approx(truth.mean())
+    # Answers that are referred are grades as before.
+    without = next(one for one in clinical_sections(test) if one.name == "selective")
+    assert found["selective"].to_dict()["questions"] == without.to_dict()["questions"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "code", "hint"),
+    [
+        ("sens=0.9", "no-cut", "sens=0.9@moderate"),
+        ("sens=0.9@0", "unknown-class", "@>=mild"),
+        ("sens=0.9@none", "unknown-class", "@>=mild"),
+        ("sens=0.9@5", "unknown-class", "@>=proliferative"),
+        ("sens=0.9@bad", "unknown-class", "@>=mild"),
+    ],
+)
+def test_a_cut_that_parts_no_grades_is_refused(rule: str, code: str, hint: str) -> None:
+    with pytest.raises(UsageProblem) as caught:
+        clinical_sections(grades(2), Request((parse_rule(rule),), Reference(grades(1), "val")))
+    assert caught.value.code == code
+    assert hint in str(caught.value.hint)
+
+
+def test_only_grades_can_be_cut() -> None:
+    for made in (binary(), replace(grades(2), target=Target("multiclass", ("a", "b", "c", "d", "e")))):
+        with pytest.raises(UsageProblem) as caught:
+            clinical_sections(made, Request((Rule("score", 0.5, "1"),)))
+        assert caught.value.code == "not-for-this-target"
+    with pytest.raises(UsageProblem) as caught:
+        parse_rule("sens=0.9@")
+    assert caught.value.code == "bad-operating-point"

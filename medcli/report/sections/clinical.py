@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 
+from medcli.data.target import Target
 from medcli.evaluation.clinical import DecisionSection, OperatingSection, SelectiveSection, SubgroupSection
 from medcli.evaluation.decision import CONVENTION, DecisionCurve
 from medcli.evaluation.figures import Figure
@@ -194,10 +196,14 @@ def operating_section(subject: Subject) -> Section:
     judged = subject.judged
     if judged is None:
         return Section(identifier, title, (Absent("operating points", "there are no predictions yet"),))
-    if not yes_or_no(judged.predictions.target):
-        why = f"a threshold belongs to a yes-or-no answer, and this target is {judged.predictions.target.task}"
-        return Section(identifier, title, (Absent("operating points", why),))
+    target = judged.predictions.target
     found = judged.section("operating_points") or judged.customary
+    if found is None and target.task == "ordinal":
+        why = "a threshold belongs to a yes-or-no answer, and nobody said from which grade on it is yes"
+        return Section(identifier, title, (Absent("operating points", why, _cut_command(subject, target)),))
+    if found is None and not yes_or_no(target):
+        why = f"a threshold belongs to a yes-or-no answer, and this target is {target.task}"
+        return Section(identifier, title, (Absent("operating points", why),))
     if not isinstance(found, OperatingSection):
         command = f"{subject.again} --operating-point sens=0.9 --choose-on VAL.npz"
         why = "no other cases are here on which a threshold could be chosen"
@@ -213,6 +219,13 @@ def operating_section(subject: Subject) -> Section:
         blocks.append(Text("Nobody asked for particular ones; these are customary (`--operating-point` chooses)."))
     blocks += _points(found.points)
     return Section(identifier, title, tuple(blocks))
+
+
+def _cut_command(subject: Subject, target: Target) -> str:
+    """The command that parts grades in the middle; where to part them is for the reader to say."""
+    rule = f"sens=0.9@{target.class_names[len(target.class_names) // 2]}"
+    choose = "" if subject.facts is not None else " --choose-on VAL.npz"
+    return f"{subject.again} --operating-point {shlex.quote(rule)}{choose}"
 
 
 def _points(points: Sequence[OperatingPoint]) -> list[Block]:
@@ -253,10 +266,14 @@ def decision_section(subject: Subject) -> Section:
     judged = subject.judged
     if judged is None:
         return Section(identifier, title, (Absent("decision curves", "there are no predictions yet"),))
-    if not yes_or_no(judged.predictions.target):
-        why = f"acting or not is a yes-or-no question, and this target is {judged.predictions.target.task}"
-        return Section(identifier, title, (Absent("decision curves", why),))
+    target = judged.predictions.target
     found = judged.decision or judged.section("decision_curves")
+    if found is None and target.task == "ordinal":
+        why = "acting or not is a yes-or-no question, and nobody said from which grade on it is yes"
+        return Section(identifier, title, (Absent("decision curves", why, _cut_command(subject, target)),))
+    if found is None and not yes_or_no(target):
+        why = f"acting or not is a yes-or-no question, and this target is {target.task}"
+        return Section(identifier, title, (Absent("decision curves", why),))
     if not isinstance(found, DecisionSection) or not found.curves:
         why = "a net benefit weighs harm by probabilities, and these scores are not calibrated"
         if subject.facts is not None:
