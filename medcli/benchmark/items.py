@@ -13,8 +13,9 @@ from medcli.errors import MedcliError, UsageProblem, nearest
 from medcli.plugin import ArchitectureCard
 from medcli.registry.cards import read_card
 from medcli.registry.discovery import ARCHITECTURES, DIFFERENCE_MODELS, Entry, Registry, find
+from medcli.registry.layout import install_line
 from medcli.registry.namespaces import read_names
-from medcli.registry.requirements import install_line, unmet
+from medcli.registry.requirements import unmet
 from medcli.runs.directory import MANIFEST
 
 __all__ = ["Item", "Kind", "choose_items", "item_from_json", "item_to_json"]

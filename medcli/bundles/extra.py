@@ -5,10 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from medcli.errors import UsageProblem
+from medcli.registry.layout import install_line
 
 __all__ = ["require_onnx"]
-
-EXTRA = "pip install 'medcli[export]'"
 
 
 def require_onnx(purpose: str, *names: str, where: str | None = None) -> None:
@@ -28,6 +27,6 @@ def require_onnx(purpose: str, *names: str, where: str | None = None) -> None:
         raise UsageProblem(
             f"{purpose} needs {listed}, which {'is' if len(missing) == 1 else 'are'} not installed",
             where=where,
-            hint=EXTRA,
+            hint=install_line(("medcli[export]",)),
             code="missing-extra",
         )

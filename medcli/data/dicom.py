@@ -20,6 +20,7 @@ from pydicom.pixels.decoders.base import get_decoder
 
 from medcli.data.dataset import Picture
 from medcli.data.decode import Facts, Say, UnreadableImage, check_size
+from medcli.registry.layout import install_line
 
 __all__ = ["Shown", "apply_window", "decode_dicom", "header_channels"]
 
@@ -185,7 +186,8 @@ def _check_decoder(header: pydicom.Dataset, name: str) -> None:
         raise UnreadableImage(name, f"compressed as {syntax.name}, which cannot be decoded") from None
     if not decoder.is_available:
         raise UnreadableImage(
-            name, f"compressed as {syntax.name}, and its decoder is not installed: `pip install 'medcli[dicom]'`"
+            name,
+            f"compressed as {syntax.name}, and its decoder is not installed: `{install_line(('medcli[dicom]',))}`",
         )
 
 

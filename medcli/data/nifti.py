@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from medcli.data.dataset import Picture
 from medcli.data.decode import Facts, Say, UnreadableImage, check_size
+from medcli.registry.layout import install_line
 
 __all__ = ["decode_nifti"]
 
@@ -40,7 +41,8 @@ def decode_nifti(data: bytes, name: str, window: str | tuple[float, float], say:
         # nibabel says what it finds odd in a header on the terminal, before it raises.
         logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
     except ModuleNotFoundError:
-        raise UnreadableImage(name, "reading NIfTI needs nibabel: `pip install 'medcli[nifti]'`") from None
+        line = install_line(("medcli[nifti]",))
+        raise UnreadableImage(name, f"reading NIfTI needs nibabel: `{line}`") from None
     raw = gzip.decompress(data) if data[:2] == GZIP_MAGIC else data
     kind: Any = nib.Nifti2Image if raw[:2] in {b"\x1c\x02", b"\x02\x1c"} else nib.Nifti1Image
     try:

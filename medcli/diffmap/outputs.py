@@ -26,6 +26,7 @@ from medcli.diffmap.pictures import CAUTION, Drawing, draw_overlay, draw_sheet
 from medcli.diffmap.prediction import FoundMap, Mapper
 from medcli.diffmap.reading import MAP_MIDDLE, MAP_SCALE
 from medcli.errors import UsageProblem
+from medcli.registry.layout import install_line
 from medcli.runs.directory import replace_text, writing
 
 __all__ = [
@@ -81,7 +82,7 @@ def require_formats(formats: Sequence[str]) -> tuple[str, ...]:
                 raise UsageProblem(
                     f"`--format {name}` needs {package}, which is not installed",
                     where="--format",
-                    hint=f"pip install 'medcli[{extra}]'",
+                    hint=install_line((f"medcli[{extra}]",)),
                     code="missing-extra",
                 ) from None
     return chosen

@@ -19,6 +19,7 @@ from medcli.diffmap.pixel_ranks import PixelRanks
 from medcli.errors import UsageProblem
 from medcli.evaluation.figures import Figure
 from medcli.evaluation.resampling import bootstrap_interval, clusters_of, resample_weights
+from medcli.registry.layout import install_line
 
 __all__ = ["CONVENTIONS", "DATA_RANGE", "HEADLINES", "MapSet", "Scores", "figures_with_intervals"]
 
@@ -284,7 +285,7 @@ def _similarity(found: Floats, truth: Floats, valid: npt.NDArray[np.bool_]) -> f
         from skimage.metrics import structural_similarity
     except ModuleNotFoundError:
         raise UsageProblem(
-            "SSIM needs scikit-image", hint="pip install 'medcli[diffmap]'", code="missing-extra"
+            "SSIM needs scikit-image", hint=install_line(("medcli[diffmap]",)), code="missing-extra"
         ) from None
     images = (np.where(valid, found, 0.0), np.where(valid, truth, 0.0))
     _, everywhere = structural_similarity(*images, data_range=DATA_RANGE, win_size=SSIM_WINDOW, full=True)

@@ -24,6 +24,7 @@ from medcli.diffmap.radiographs import draw_radiograph_pair, fit_phantom
 from medcli.diffmap.reading import MAP_MIDDLE, MAP_SCALE
 from medcli.diffmap.sources import MANIFEST, TABLE
 from medcli.errors import RunFailure, UsageProblem
+from medcli.registry.layout import install_line
 from medcli.runs.directory import writing
 
 __all__ = ["PairRecipe", "PlannedPairs", "WrittenPairs", "plan_pairs", "remove_pairs", "write_pairs"]
@@ -332,7 +333,10 @@ def _write_nifti(path: Path, image: npt.NDArray[np.float32]) -> None:
         import nibabel as nib
     except ModuleNotFoundError:
         raise UsageProblem(
-            "writing NIfTI needs nibabel", where="--format", hint="pip install 'medcli[diffmap]'", code="missing-extra"
+            "writing NIfTI needs nibabel",
+            where="--format",
+            hint=install_line(("medcli[diffmap]",)),
+            code="missing-extra",
         ) from None
     volume = nib.Nifti1Image(np.ascontiguousarray(image.T), None)
     # No orientation is declared: the first axis runs along the columns, as everybody reads it then.

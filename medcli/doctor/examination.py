@@ -18,6 +18,7 @@ from medcli import __version__
 from medcli.caches import cache_root
 from medcli.registry.discovery import CORE
 from medcli.registry.inspection import inspect
+from medcli.registry.layout import install_line, reinstall_line
 from medcli.registry.weight_cache import hub_cache
 
 __all__ = ["Finding", "devices", "extras", "packages", "places", "plugins", "without_private_paths"]
@@ -64,7 +65,7 @@ def packages() -> tuple[Finding, ...]:
             if name in SHOWN:
                 found.append(Finding("versions", name, version or "not installed"))
             continue
-        advice = f"`pip install '{requirement}'`"
+        advice = f"`{install_line((str(requirement),))}`"
         found.append(Finding("versions", name, version or "not installed", "problem", advice))
     return tuple(found)
 
@@ -81,7 +82,7 @@ def extras() -> tuple[Finding, ...]:
     return tuple(
         Finding("extras", name, "installed")
         if not lacking
-        else Finding("extras", name, f"lacks {', '.join(lacking)}", "note", f"`pip install 'medcli[{name}]'`")
+        else Finding("extras", name, f"lacks {', '.join(lacking)}", "note", f"`{install_line((f'medcli[{name}]',))}`")
         for name, lacking in missing.items()
     )
 
@@ -127,7 +128,7 @@ def devices(facts: Mapping[str, Any] | None, death: str) -> tuple[Finding, ...]:
         death: how it ended then.
     """
     if facts is None:
-        advice = "`pip install --force-reinstall torch torchvision`"
+        advice = f"`{reinstall_line(('torch', 'torchvision'))}`"
         return (Finding("machine", "torch", f"cannot be imported: {death}", "problem", advice),)
     memory = int(facts["memory"])
     little = "little for training: small images, `--batch-size 8`, `--cache none`"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from medcli.errors import UsageProblem
 from medcli.explain.questions import Question
 from medcli.models.classifier import Classifier
+from medcli.registry.layout import install_line
 
 __all__ = ["integrated_gradients", "occlusion", "require_captum"]
 
@@ -32,7 +33,7 @@ def require_captum(method: str) -> None:
         raise UsageProblem(
             f"`{method}` needs the package `captum`, which is not installed",
             where="--method",
-            hint="pip install 'medcli[explain]'",
+            hint=install_line(("medcli[explain]",)),
             code="missing-extra",
         )
 

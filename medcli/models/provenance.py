@@ -8,8 +8,8 @@ from typing import Any
 
 from medcli.errors import UsageProblem
 from medcli.registry.discovery import discover, find
+from medcli.registry.layout import install_line
 from medcli.registry.namespaces import installed_version
-from medcli.registry.requirements import install_line
 
 __all__ = ["check_package", "made_by"]
 

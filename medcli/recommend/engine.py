@@ -13,6 +13,7 @@ from medcli.recommend.commands import Typed, baseline_command, training_command
 from medcli.recommend.memory import Batch, estimate, largest_batch
 from medcli.recommend.rules import Contradiction, Limit, Rules
 from medcli.recommend.situation import Situation
+from medcli.registry.layout import install_line
 
 __all__ = ["Advice", "LeftOut", "Reason", "Recommendation", "Setting", "recommend"]
 
@@ -272,7 +273,7 @@ def _recommendation(rank: int, plan: _Plan, now: Situation, rules: Rules) -> Rec
         if strategy not in {"scratch", "frozen"} and command.lacking != "lora":
             probe = {**values, "batch_size": largest_batch(candidate.card, "frozen", size, now, rules).size}
             baseline = baseline_command(candidate, weights, probe, now)
-    install = "" if candidate.installed else f"pip install {candidate.distribution}"
+    install = "" if candidate.installed else install_line((candidate.distribution,))
     return Recommendation(
         rank, candidate, plan.score, plan.reasons, settings, batch, command, baseline, install, _cautions(plan, now)
     )

@@ -10,7 +10,8 @@ from typing import Literal
 from medcli.errors import MedcliError, UsageProblem, nearest
 from medcli.registry.cards import card_problems, read_card
 from medcli.registry.discovery import CORE, Entry, Problem, Registry, discover
-from medcli.registry.requirements import install_line, unmet
+from medcli.registry.layout import install_line
+from medcli.registry.requirements import unmet
 
 __all__ = ["Inspected", "chosen", "inspect"]
 

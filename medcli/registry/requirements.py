@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medcli.errors import UsageProblem
+from medcli.registry.layout import install_line
 from medcli.registry.namespaces import installed_version
 
-__all__ = ["install_line", "missing_plugins", "refuse_unmet", "requirement_fault", "requirement_name", "unmet"]
+__all__ = ["missing_plugins", "refuse_unmet", "requirement_fault", "requirement_name", "unmet"]
 
 
 def requirement_fault(requirement: str) -> str:
@@ -38,11 +39,6 @@ def unmet(requires: Sequence[str]) -> tuple[str, ...]:
         if applies and (not version or not wanted.specifier.contains(version, prereleases=True)):
             missing.append(text)
     return tuple(missing)
-
-
-def install_line(requirements: Sequence[str]) -> str:
-    """The command that installs them; quoted, because a shell reads `>` as a redirection."""
-    return "pip install " + " ".join(f"'{one}'" for one in requirements)
 
 
 def missing_plugins(required: Sequence[tuple[str, str]]) -> list[UsageProblem]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from medcli.errors import UsageProblem
 from medcli.registry.discovery import ARCHITECTURES, DIFFERENCE_MODELS
+from medcli.registry.layout import install_line
 
 __all__ = ["SourceTree", "source_tree"]
 
@@ -117,7 +118,7 @@ def _ask_backend(folder: Path, values: Mapping[str, Any], place: Path) -> Path:
         raise _problem(
             f"its build backend `{backend}` cannot give its metadata: {lines[-1] if lines else 'it said nothing'}",
             str(folder / "pyproject.toml"),
-            f"install it (`pip install --editable {folder}`) and check it by its name",
+            f"install it (`{install_line((str(folder),), editable=True)}`) and check it by its name",
         )
     return next(place.glob("*.dist-info"))
 
@@ -143,7 +144,7 @@ def _root(folder: Path, reference: str) -> str:
         f"its entry point `{reference}` names the package `{package}`, which is neither in `{folder}` nor in "
         f"`{folder / 'src'}`",
         str(folder / "pyproject.toml"),
-        f"install it (`pip install --editable {folder}`) and check it by its name",
+        f"install it (`{install_line((str(folder),), editable=True)}`) and check it by its name",
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from medcli.errors import UsageProblem, nearest
 from medcli.registry.discovery import DIFFERENCE_MODELS, Entry, Registry, discover
+from medcli.registry.layout import install_line
 from medcli.registry.namespaces import installed_version, read_names
 
 __all__ = ["KNOWN_PLUGINS", "unknown_name"]
@@ -85,7 +86,7 @@ def _offered_elsewhere(name: str, group: str) -> str:
     known = KNOWN_PLUGINS.get(rest or head)
     if known is None and rest and head.startswith("medcli-"):
         known = head
-    return f"`pip install {known}` offers it" if known and not installed_version(known) else ""
+    return f"`{install_line((known,))}` offers it" if known and not installed_version(known) else ""
 
 
 def _names_of(entry: Entry) -> tuple[str, ...]:

@@ -6,10 +6,9 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from medcli.errors import UsageProblem
+from medcli.registry.layout import install_line
 
 __all__ = ["quiet_library", "require_library"]
-
-EXTRA = "pip install 'medcli[search]'"
 
 
 def require_library(*, cmaes: bool = False) -> None:
@@ -25,7 +24,9 @@ def require_library(*, cmaes: bool = False) -> None:
         if wanted and find_spec(name) is None:
             purpose = "a search" if name == "optuna" else "`--search-sampler cmaes`"
             raise UsageProblem(
-                f"{purpose} needs the package `{name}`, which is not installed", hint=EXTRA, code="missing-extra"
+                f"{purpose} needs the package `{name}`, which is not installed",
+                hint=install_line(("medcli[search]",)),
+                code="missing-extra",
             )
 
 

@@ -24,6 +24,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQL
 
 from medcli.data.record import compare_records
 from medcli.errors import MedcliError, RunFailure, UsageProblem
+from medcli.registry.layout import install_line
 
 __all__ = [
     "Identity",
@@ -181,7 +182,7 @@ def _storage_problem(place: Place, error: BaseException, kind: type[MedcliError]
         return kind(
             f"`{place.shown}` needs a driver that is not installed: {text}",
             where=where,
-            hint="install the driver of your database, such as `pip install psycopg2-binary` or `pip install redis`",
+            hint=f"install the driver of your database, such as `{install_line(('psycopg2-binary',))}`",
             code="no-driver",
         )
     return kind(f"the study in `{place.shown}` cannot be used: {text}", where=where, hint=_FORMS, code="bad-storage")

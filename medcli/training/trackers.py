@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from medcli.errors import RunFailure, UsageProblem
+from medcli.registry.layout import install_line
 from medcli.runs.directory import RunDirectory
 from medcli.settings.resolve import Resolved
 from medcli.training.progress import TrainingProgress
@@ -62,7 +63,7 @@ def refuse_missing(names: Sequence[str]) -> None:
             raise UsageProblem(
                 f"`--log-with {name}` needs the package `{name}`, which is not installed",
                 where="--log-with",
-                hint=f"pip install 'medcli[{name}]'",
+                hint=install_line((f"medcli[{name}]",)),
                 code="missing-extra",
             )
 

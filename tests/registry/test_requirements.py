@@ -10,7 +10,8 @@ from medcli.errors import UsageProblem
 from medcli.registry.cards import card_problems
 from medcli.registry.catalogue import catalogue
 from medcli.registry.discovery import discover, find, load_factory
-from medcli.registry.requirements import install_line, unmet
+from medcli.registry.layout import install_line
+from medcli.registry.requirements import unmet
 from medcli.registry.unknown import KNOWN_PLUGINS
 from medcli.testing.command import RunCli
 
@@ -19,7 +20,7 @@ def test_requirements_are_compared_by_version() -> None:
     assert unmet(()) == ()
     assert unmet(("torch>=2", "pytest", "nobody-has-this>=1", "torch>=99")) == ("nobody-has-this>=1", "torch>=99")
     assert unmet(('nobody-has-this; python_version < "3"',)) == ()
-    assert install_line(("a>=1", "b")) == "pip install 'a>=1' 'b'"
+    assert install_line(("a>=1", "b")) == "pip install 'a>=1' b"
 
 
 def test_an_unavailable_architecture_is_listed_and_refused_without_import(fake_plugin, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_what_is_installed_passes(tmp_path: Path, fake_plugin) -> None:
 @pytest.mark.parametrize(
     ("wanted", "message", "hint"),
     [
-        ("medcli-absent", "requires `medcli-absent`, and it is not installed", "pip install 'medcli-absent'"),
+        ("medcli-absent", "requires `medcli-absent`, and it is not installed", "pip install medcli-absent"),
         ("medcli-fake>=2", "requires `medcli-fake>=2`, and version 1.4 is installed", "pip install 'medcli-fake>=2'"),
     ],
 )

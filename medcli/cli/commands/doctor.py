@@ -19,6 +19,7 @@ from medcli.doctor.examination import (
 )
 from medcli.errors import ExitCode
 from medcli.registry.children import run_jobs
+from medcli.registry.layout import install_line
 
 __all__ = ["doctor"]
 
@@ -63,7 +64,7 @@ def _selftest() -> Finding:
     if said["failed"]:
         return Finding("self-test", said["failed"], f"{said['reason']} ({seconds})", "problem", advice)
     if not with_export:
-        hint = "`pip install 'medcli[export]'` lets it export and compare too"
+        hint = f"`{install_line(('medcli[export]',))}` lets it export and compare too"
         return Finding("self-test", "train", seconds, "note", hint)
     return Finding("self-test", "train, export, compare", f"{seconds}; largest difference {said['difference']:.1e}")
 

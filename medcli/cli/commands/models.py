@@ -12,7 +12,7 @@ from medcli.plugin import ArchitectureCard, Normalisation, WeightCard
 from medcli.registry.cards import parse_options, read_card
 from medcli.registry.catalogue import Catalogue, Listed, catalogue, facts, head_parameters
 from medcli.registry.discovery import CORE, DIFFERENCE_MODELS, Entry, Registry, discover, find
-from medcli.registry.requirements import install_line
+from medcli.registry.layout import install_line
 
 if TYPE_CHECKING:
     from medcli.models.layers import LayerTable

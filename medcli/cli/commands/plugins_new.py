@@ -8,6 +8,7 @@ from pathlib import Path
 from medcli.cli.options import Flags, NewPlugin
 from medcli.cli.output import Output
 from medcli.registry.discovery import discover
+from medcli.registry.layout import install_line
 from medcli.scaffold.kinds import KINDS
 from medcli.scaffold.names import check_free, plugin_name
 from medcli.scaffold.package import render, write
@@ -36,7 +37,7 @@ def new(name: NewPlugin, flags: Flags) -> None:
     rendered = render(names, kind)
     write(folder, rendered)
     place = shlex.quote(str(folder))
-    steps = [f"pip install --editable {place}", f"medcli plugins check {place}"]
+    steps = [install_line((str(folder),), editable=True), f"medcli plugins check {place}"]
     if not KINDS[kind].is_difference:
         steps += [
             f"medcli models show {names.offered}",
