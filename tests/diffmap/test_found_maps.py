@@ -360,6 +360,15 @@ def test_a_missing_package_is_named(two: tuple[str, str], run_cli: RunCli, monke
     assert done.code == 2
     assert "pip install 'medcli[diffmap]'" in done.stderr
     assert not Path("c").exists()
+    # Nothing is laid over anything here, and what is wrong with the images is found all the same.
+    unmoved = (*SMALL, "--register", "none", "--format", "npy", "--out", "c")
+    with Image.open(two[1]) as picture:
+        picture.transpose(Image.Transpose.ROTATE_180).save("turned.png")
+        picture.point(lambda value: 255 - value).save("inverted.png")
+    for other, code, said in ((two[1], 0, ""), ("turned.png", 2, "rotated by 180°"), ("inverted.png", 2, "inverted")):
+        done = run_cli("diffmap", "predict", two[0], other, *unmoved, "--overwrite", in_process=True)
+        assert done.code == code, done.stderr
+        assert said in done.stderr
 
 
 def test_maps_without_signs_take_no_antisymmetry(two: tuple[str, str]) -> None:
