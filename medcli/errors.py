@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from enum import IntEnum
 
-__all__ = ["EXIT_MEANINGS", "ExitCode", "MedcliError", "Problems", "RunFailure", "UsageProblem", "nearest"]
+__all__ = ["EXIT_MEANINGS", "ExitCode", "MedcliError", "Problems", "RunFailure", "UsageProblem", "listed", "nearest"]
 
 
 class ExitCode(IntEnum):
@@ -91,3 +91,9 @@ class Problems(UsageProblem):
 def nearest(word: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:
     """The known words that look most like `word`, best first."""
     return tuple(get_close_matches(word, list(known), n=limit, cutoff=0.6))
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """Names for a message in backticks: the first `most`, and how many more there are."""
+    quoted = [f"`{name}`" for name in names]
+    return ", ".join(quoted[:most]) + (f" and {len(quoted) - most} more" if len(quoted) > most else "")

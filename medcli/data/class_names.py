@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from medcli.data.sources.cases import LabelColumn
-from medcli.errors import UsageProblem, nearest
+from medcli.errors import UsageProblem, listed, nearest
 
-__all__ = ["ABSENT", "BAD", "MISSING", "BadLabel", "classes_of", "listed", "whole"]
+__all__ = ["ABSENT", "BAD", "MISSING", "BadLabel", "classes_of", "named", "whole"]
 
 MISSING = frozenset({"", "nan"})
 ABSENT = -1
@@ -44,7 +44,7 @@ def classes_of(
     dropped = {whole(text) for text in ignored}
     if names:
         if len(set(names)) != len(names):
-            raise UsageProblem(f"`--class-names` names a class twice: {listed(names)}", code="class-names")
+            raise UsageProblem(f"`--class-names` names a class twice: {named(names)}", code="class-names")
         meaning, reasons = _named(counts, names, dropped)
         # An ignored class keeps its place among the given names, so that numbers still point at the right ones.
         classes = tuple(name for name in names if name not in dropped)
@@ -77,7 +77,7 @@ def _named(counts: Counter[str], names: tuple[str, ...], dropped: set[str]) -> t
             reasons[text] = f"is out of range: {len(names)} classes are numbered 0 to {len(names) - 1}"
         else:
             close = nearest(text, names, 1)
-            reasons[text] = f"is none of the classes {listed(names)}" + (
+            reasons[text] = f"is none of the classes {named(names)}" + (
                 f"; did you mean `{close[0]}`?" if close else ""
             )
     return meaning, reasons
@@ -135,7 +135,6 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def listed(names: Iterable[str], most: int = 12) -> str:
-    """Names for a message, the first of them."""
-    quoted = [f"`{name}`" for name in names]
-    return ", ".join(quoted[:most]) + (f" and {len(quoted) - most} more" if len(quoted) > most else "")
+def named(names: Iterable[str]) -> str:
+    """Classes or columns for a message: a dozen of them, so that the right one is found there."""
+    return listed(names, 12)

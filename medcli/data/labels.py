@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medcli.data.class_names import ABSENT, MISSING, BadLabel, classes_of, listed, whole
+from medcli.data.class_names import ABSENT, MISSING, BadLabel, classes_of, named, whole
 from medcli.data.sources.cases import LabelColumn
 from medcli.data.target import TASKS, Output, Target, Task
 from medcli.errors import UsageProblem, nearest
@@ -66,7 +66,7 @@ def read_labels(columns: Sequence[LabelColumn], where: Callable[[int], str], rul
     if rules.expected is not None and len(columns) > 1 and task not in {"multilabel", "multioutput"}:
         raise UsageProblem(
             f"the model predicts one {task} target, and there are {len(columns)} label columns: "
-            f"{listed(column.name for column in columns)}",
+            f"{named(column.name for column in columns)}",
             hint="name the one it was trained for with `--label-column COLUMN`",
             code="other-target",
         )
@@ -102,7 +102,7 @@ def _task(columns: Sequence[LabelColumn], rules: LabelRules) -> str | None:
     unknown = [name for name in rules.ordinal_columns if name not in {column.name for column in columns}]
     if unknown:
         raise UsageProblem(
-            f"`--ordinal-column {unknown[0]}` is not one of the label columns: {listed(c.name for c in columns)}",
+            f"`--ordinal-column {unknown[0]}` is not one of the label columns: {named(c.name for c in columns)}",
             code="unknown-column",
         )
     if len(columns) == 1:
@@ -126,7 +126,7 @@ def _single(column: LabelColumn, where: Callable[[int], str], rules: LabelRules,
     if expected is None:
         task = task or ("binary" if len(classes) == 2 else "multiclass")
         if task == "binary" and len(classes) > 2:
-            raise UsageProblem(f"`--task binary` has two classes, and there are {len(classes)}: {listed(classes)}")
+            raise UsageProblem(f"`--task binary` has two classes, and there are {len(classes)}: {named(classes)}")
         if len(classes) < 2 or (not names and len(set(codes[codes >= 0].tolist())) < 2):
             raise UsageProblem(
                 f"`{column.name}` holds one class only (`{classes[0] if classes else ''}`); a classifier needs two",
@@ -150,7 +150,7 @@ def _positive(classes: tuple[str, ...], rules: LabelRules) -> int:
         return 1
     if rules.positive not in classes:
         raise UsageProblem(
-            f"`--positive-class {rules.positive}` is not one of the classes {listed(classes)}",
+            f"`--positive-class {rules.positive}` is not one of the classes {named(classes)}",
             hint=_hint(rules.positive, classes),
             code="unknown-class",
         )
@@ -161,8 +161,8 @@ def _multioutput(columns: Sequence[LabelColumn], where: Callable[[int], str], ru
     expected = rules.expected.outputs if rules.expected else ()
     if expected and [output.name for output in expected] != [column.name for column in columns]:
         raise UsageProblem(
-            f"the label columns {listed(c.name for c in columns)} are not those the model was trained for: "
-            f"{listed(output.name for output in expected)}",
+            f"the label columns {named(c.name for c in columns)} are not those the model was trained for: "
+            f"{named(output.name for output in expected)}",
             code="other-target",
         )
     labels = np.full((len(columns[0].cells), len(columns)), ABSENT, dtype=np.int64)
@@ -203,7 +203,7 @@ def _multilabel(columns: Sequence[LabelColumn], where: Callable[[int], str], rul
         labels, bad, uncertain = _flags(columns, where)
     if rules.expected and rules.expected.class_names != names:
         raise UsageProblem(
-            f"the labels {listed(names)} are not those the model was trained for: {listed(rules.expected.class_names)}",
+            f"the labels {named(names)} are not those the model was trained for: {named(rules.expected.class_names)}",
             code="other-target",
         )
     keep: npt.NDArray[np.bool_] = np.any(~np.isnan(labels), axis=1)
@@ -261,7 +261,7 @@ def _tokens(
             if token in index:
                 labels[row, index[token]] = 1.0
             else:
-                bad.append(BadLabel(row, where(row), f"label `{token}` is none of {listed(names)}"))
+                bad.append(BadLabel(row, where(row), f"label `{token}` is none of {named(names)}"))
     return names, labels, bad
 
 

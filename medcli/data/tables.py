@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medcli.errors import UsageProblem, nearest
+from medcli.errors import UsageProblem, listed, nearest
 
 __all__ = ["TABLE_SUFFIXES", "Table", "is_table", "read_header", "read_table"]
 
@@ -65,8 +65,7 @@ class Table:
 
     def listed(self) -> str:
         """The columns, for messages."""
-        shown = [f"`{name}`" for name in self.columns[:40]]
-        return ", ".join(shown) + (f" and {len(self.columns) - 40} more" if len(self.columns) > 40 else "")
+        return listed(self.columns, 40)
 
 
 def is_table(path: str) -> bool:

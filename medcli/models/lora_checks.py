@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from medcli.errors import UsageProblem
+from medcli.errors import UsageProblem, listed
 from medcli.models.base import Origin
 
 if TYPE_CHECKING:
@@ -53,9 +53,8 @@ def refuse_dead(classifier: Classifier, images: torch.Tensor) -> None:
         if gradient is None or not bool(gradient.any())
     ]
     if dead:
-        shown = ", ".join(f"`{name}`" for name in dead[:3]) + (f" and {len(dead) - 3} more" if len(dead) > 3 else "")
         raise UsageProblem(
-            f"{len(dead)} of {len(factors)} adapters would get no gradient and never learn: {shown}",
+            f"{len(dead)} of {len(factors)} adapters would get no gradient and never learn: {listed(dead)}",
             where="--targets",
             hint="this network uses the weights of these layers without calling them, or multiplies what they give by "
             "zero: choose others, such as `--targets mlp`",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import prod
 
 import torch
 from torch import nn
 
-from medcli.errors import UsageProblem
+from medcli.errors import UsageProblem, listed
 
 __all__ = ["check_factors", "check_shapes", "refuse_modules"]
 
@@ -36,7 +36,7 @@ def _refuse_pissa(modules: Mapping[str, nn.Module], *, beside_others: bool) -> N
     convolutions = [name for name, module in modules.items() if isinstance(module, nn.Conv2d)]
     if convolutions:
         raise UsageProblem(
-            f"PiSSA takes the singular vectors of a matrix, and {_few(convolutions)} "
+            f"PiSSA takes the singular vectors of a matrix, and {listed(convolutions)} "
             f"{'are convolutions' if len(convolutions) > 1 else 'is a convolution'}",
             where="--variant",
             hint="`--variant lora`, `dora` or `rslora`; or linear layers: `--targets all-linear`",
@@ -57,7 +57,7 @@ def _refuse_large_rank(modules: Mapping[str, nn.Module], rank: int) -> None:
     if small:
         most = min(sizes.values())
         raise UsageProblem(
-            f"a rank of {rank} is larger than {len(small)} of {len(sizes)} layers to adapt: {_few(small)} "
+            f"a rank of {rank} is larger than {len(small)} of {len(sizes)} layers to adapt: {listed(small)} "
             f"({'the smallest ' if len(small) > 1 else ''}of rank {most})",
             where="--rank",
             hint=f"`--rank {most}`, or other `--targets`",
@@ -73,7 +73,7 @@ def _refuse_own_padding(modules: Mapping[str, nn.Module]) -> None:
     ]
     if odd:
         raise UsageProblem(
-            f"DoRA computes a convolution anew, and {_few(odd)} pad in a way of their own that it does not know",
+            f"DoRA computes a convolution anew, and {listed(odd)} pad in a way of their own that it does not know",
             where="--variant",
             hint="`--variant lora` or `rslora`",
             code="dora-on-padding",
@@ -91,7 +91,7 @@ def check_factors(tensors: Mapping[str, torch.Tensor], modules: Mapping[str, nn.
     strange = sorted(home for home in homes if home not in modules)
     if strange or not homes:
         raise UsageProblem(
-            f"the adapter belongs to another network: it has factors for {_few(strange)}, which this one has not"
+            f"the adapter belongs to another network: it has factors for {listed(strange)}, which this one has not"
             if strange
             else "the file holds no adapter",
             code="adapter-does-not-fit",
@@ -107,11 +107,6 @@ def check_shapes(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch
     ]
     if wrong:
         raise UsageProblem(
-            f"the stored {what} does not fit this network: {len(wrong)} of {len(expected)} tensors: {_few(wrong)}",
+            f"the stored {what} does not fit this network: {len(wrong)} of {len(expected)} tensors: {listed(wrong)}",
             code="adapter-does-not-fit",
         )
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in list(names)[:3])
-    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")

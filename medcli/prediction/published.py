@@ -17,7 +17,7 @@ from medcli.data.medmnist import known_set
 from medcli.data.named_sets import Named, named_sets
 from medcli.data.tables import is_table, read_table
 from medcli.data.target import Target, Task
-from medcli.errors import UsageProblem
+from medcli.errors import UsageProblem, listed
 from medcli.models.build import LoadedModel, build_classifier
 from medcli.models.classifier import Classifier
 from medcli.models.preprocessing import plan_preprocessing
@@ -140,7 +140,7 @@ def _own_target(
     if given:
         if names and tuple(map(_plain, given)) != tuple(map(_plain, names)):
             raise UsageProblem(
-                f"the outputs of these weights are {_listed(names)}, not {_listed(given)}",
+                f"the outputs of these weights are {listed(names, 20)}, not {listed(given, 20)}",
                 where="--class-names",
                 code="other-classes",
             )
@@ -206,7 +206,7 @@ def _chosen(target: Target, one: Named) -> tuple[Target, list[int], tuple[str, .
     if unknown or not names:
         what = f"`{unknown[0]}` is none of its outputs" if unknown else f"`{one.path}` has a column for none of them"
         raise UsageProblem(
-            f"the model's outputs are {_listed(target.class_names)}; {what}",
+            f"the model's outputs are {listed(target.class_names, 20)}; {what}",
             where="--label-column" if asked else "--data",
             hint="`--label-column` names the columns that hold them",
             code="other-target",
@@ -246,14 +246,9 @@ def _with_rows(backbone: torch.nn.Module, head: PretrainedHead, target: Target, 
 
 def _weights_hint(architecture: str, card: ArchitectureCard | None) -> str:
     tags = [weights.tag for weights in card.weights] if card else []
-    listed = f" (its tags: {', '.join(tags)})" if tags else ""
-    return f"`--weights FILE`{listed}, or train it with `medcli train {architecture} --data PATH`"
+    offered = f" (its tags: {', '.join(tags)})" if tags else ""
+    return f"`--weights FILE`{offered}, or train it with `medcli train {architecture} --data PATH`"
 
 
 def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").replace("-", " ").split()).casefold()
-
-
-def _listed(names: Sequence[str], most: int = 20) -> str:
-    listed = ", ".join(f"`{name}`" for name in names[:most])
-    return listed + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -14,7 +14,7 @@ from medcli.data.dataset import DataSet, ImageSource, Picture, Samples
 from medcli.data.medmnist import known_set
 from medcli.data.subset import take
 from medcli.data.target import Target
-from medcli.errors import UsageProblem
+from medcli.errors import UsageProblem, listed
 from medcli.evaluation.predictions import Predictions, load_predictions
 from medcli.runs.directory import RunDirectory
 
@@ -140,16 +140,16 @@ def refuse_other_classes(dataset: DataSet, target: Target, class_names: tuple[st
     """
     if class_names and class_names != target.class_names:
         raise UsageProblem(
-            f"the run's classes are {_listed(target.class_names)}, not {_listed(class_names)}",
+            f"the run's classes are {listed(target.class_names, 8)}, not {listed(class_names, 8)}",
             where="--class-names",
             code="other-classes",
         )
     facts = known_set(dataset.origin) if dataset.origin.lower().endswith(".npz") else None
     if facts is None or class_names or _same_words(facts.classes, target.class_names):
         return
-    ours = _listed(target.class_names)
+    ours = listed(target.class_names, 8)
     raise UsageProblem(
-        f"`{dataset.name}` has the classes {_listed(facts.classes)}; the run was trained on {ours}",
+        f"`{dataset.name}` has the classes {listed(facts.classes, 8)}; the run was trained on {ours}",
         where="--data",
         hint="`--class-names` with the run's names says that they mean the same, in that order",
         code="other-classes",
@@ -163,11 +163,6 @@ def _same_words(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
         return [" ".join(name.replace("_", " ").split()).casefold() for name in names]
 
     return plain(one) == plain(other)
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:8])
-    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 @dataclass(frozen=True)
