@@ -6,14 +6,15 @@ types cannot be adapted without changing what they compute.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
 
-from medcli.errors import UsageProblem, nearest
+from medcli.errors import UsageProblem, listed, nearest
+from medcli.lora_modules import above, adaptable, called, card_modules, convolves
 
-__all__ = ["ROLES", "adaptable", "card_modules", "default_role", "target_modules"]
+__all__ = ["ROLES", "default_role", "target_modules"]
 
 ROLES = ("qkv", "attn", "mlp", "conv", "all-linear")
 
@@ -24,7 +25,6 @@ _QUERY_KEY_VALUE = frozenset(
 )
 _MLP_PARENTS = ("mlp", "ffn", "feedforward", "feed_forward", "swiglu")
 _POSITIONS = ("cpb_mlp", "rel_pos", "rel_bias")
-_GATES = ("squeeze", "semodule", "effectivese", "eca", "ecam")
 
 
 def target_modules(
@@ -79,80 +79,22 @@ def default_role(backbone: nn.Module, roles: Mapping[str, Sequence[str]], *, cha
     return "all-linear"
 
 
-def card_modules(network: nn.Module, role: str, patterns: Iterable[str]) -> list[str]:
-    """Names of the modules that a card's patterns mean for a role.
-
-    `conv` means the convolutions without groups among what is matched; elsewhere everything matched must be adaptable.
-
-    Raises:
-        UsageProblem: code `bad-targets` for a pattern that means nothing, or something that cannot be adapted.
-    """
-    modules = dict(network.named_modules())
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        named = [name for name in modules if name and fnmatchcase(name, pattern)]
-        fitting = [
-            name for name in named if (_convolves(name, modules) if role == "conv" else adaptable(modules[name]))
-        ]
-        if not named:
-            raise _bad(role, f"`{pattern}` matches no module")
-        if not fitting:
-            kind = "a convolution without groups" if role == "conv" else "a linear layer or convolution"
-            raise _bad(role, f"`{pattern}` matches {_few(named)}, none of them {kind}")
-        if role != "conv" and len(fitting) < len(named):
-            wrong = [name for name in named if name not in fitting]
-            raise _bad(role, f"`{pattern}` also matches {_few(wrong)}, which cannot be adapted")
-        found.update(dict.fromkeys(fitting))
-    return list(found)
-
-
-def adaptable(module: nn.Module) -> bool:
-    """Whether low-rank factors can be added to a module and merged into its weight.
-
-    Not to grouped convolutions (peft would need a rank divisible by the groups), not to dilated ones (peft's factors
-    are not dilated), and not where the weight is standardised first, so that a sum of weights is no sum of outputs.
-    """
-    if isinstance(module, nn.Conv2d):
-        plain = module.groups == 1 and set(module.dilation) == {1} and module.padding_mode == "zeros"
-        return plain and "Std" not in type(module).__name__
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-
-
 def _has_role(name: str, module: nn.Module, role: str, modules: Mapping[str, nn.Module]) -> bool:
     # Small networks that turn distances into a bias of the attention are no part of what it computes.
     if not adaptable(module) or any(word in name.lower() for word in _POSITIONS):
         return False
     match role:
         case "conv":
-            return _convolves(name, modules)
+            return convolves(name, modules)
         case "all-linear":
             return not isinstance(module, nn.Conv2d)
         case "mlp":
-            return any(_called(above, modules, _MLP_PARENTS) for above in _above(name))
+            return any(called(one, modules, _MLP_PARENTS) for one in above(name))
         case "qkv" | "attn":
-            attends = any(_called(above, modules, ("attn", "attention")) for above in _above(name))
+            attends = any(called(one, modules, ("attn", "attention")) for one in above(name))
             own = set(name.lower().split(".")[-2:])  # the layer itself, or the linear layer inside a layer with a norm
             return attends and (role == "attn" or bool(own & _QUERY_KEY_VALUE))
     return False
-
-
-def _convolves(name: str, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether it is an adaptable convolution over positions; a gate's convolution sees one pooled pixel."""
-    module = modules[name]
-    gated = any(_called(above, modules, _GATES, by_name=False) for above in _above(name))
-    return isinstance(module, nn.Conv2d) and adaptable(module) and not gated
-
-
-def _above(name: str) -> Iterable[str]:
-    """Names of the modules around one, the innermost first."""
-    while "." in name:
-        name = name.rpartition(".")[0]
-        yield name
-
-
-def _called(name: str, modules: Mapping[str, nn.Module], words: Sequence[str], *, by_name: bool = True) -> bool:
-    own, kind = name.rpartition(".")[2].lower(), type(modules[name]).__name__.lower()
-    return any(word in kind or (by_name and word in own) for word in words)
 
 
 def _embeds_patches(name: str, module: nn.Module, channels: int) -> bool:
@@ -183,13 +125,4 @@ def _what_exists(
         name for name, module in modules.items() if adaptable(module) and not _embeds_patches(name, module, channels)
     ]
     close = nearest(role, names) or tuple(names[:3])
-    return f"roles with their modules: {', '.join(offered) or 'none'}; modules such as {_few(close)}"
-
-
-def _bad(role: str, reason: str) -> UsageProblem:
-    return UsageProblem(f"`lora_targets.{role}`: {reason}", where="the card", code="bad-targets")
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in list(names)[:3])
-    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"roles with their modules: {', '.join(offered) or 'none'}; modules such as {listed(close)}"

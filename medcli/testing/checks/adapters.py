@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from medcli.testing.checks.building import few
+from medcli.errors import UsageProblem, listed
+from medcli.lora_modules import card_modules
 from medcli.testing.checks.subject import Subject, same
 from medcli.testing.checks.verdict import CheckFailed, fail, skip
 
@@ -42,30 +42,11 @@ def lora(subject: Subject) -> str:
 
 
 def _matched(network: nn.Module, role: str, patterns: tuple[str, ...]) -> list[str]:
-    """Names of the modules a role means; every pattern must mean at least one that can be adapted."""
-    modules = dict(network.named_modules())
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        named = [name for name in modules if name and fnmatchcase(name, pattern)]
-        fitting = [name for name in named if _adaptable(modules[name], role)]
-        if not named:
-            fail(f"`lora_targets.{role}`: `{pattern}` matches no module")
-        if not fitting:
-            kind = "a convolution without groups" if role == "conv" else "a linear layer or convolution"
-            fail(f"`lora_targets.{role}`: `{pattern}` matches {few(named)}, none of them {kind}")
-        if role != "conv" and len(fitting) < len(named):
-            wrong = [name for name in named if name not in fitting]
-            fail(f"`lora_targets.{role}`: `{pattern}` also matches {few(wrong)}, which cannot be adapted")
-        found.update(dict.fromkeys(fitting))
-    return list(found)
-
-
-def _adaptable(module: nn.Module, role: str) -> bool:
-    from torch import nn
-
-    if isinstance(module, nn.Conv2d):
-        return module.groups == 1
-    return role != "conv" and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+    """Names of the modules a role means, by the rule that `lora` has."""
+    try:
+        return card_modules(network, role, patterns)
+    except UsageProblem as problem:
+        raise CheckFailed(problem.message) from None
 
 
 def _adapt(network: nn.Module, role: str, names: list[str], inputs: tuple[Tensor, ...], before: Tensor) -> None:
@@ -92,5 +73,5 @@ def _adapt(network: nn.Module, role: str, names: list[str], inputs: tuple[Tensor
     if dead:
         fail(
             f"`lora_targets.{role}`: {len(dead)} adapters get no gradient, because their layer's weight is used "
-            f"without calling the layer: {few(dead)}"
+            f"without calling the layer: {listed(dead, 5)}"
         )

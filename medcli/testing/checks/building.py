@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from medcli.errors import UsageProblem
+from medcli.errors import UsageProblem, listed
 from medcli.plugin import ArchitectureCard, OptionCard
 from medcli.registry.discovery import load_factory
 from medcli.testing.checks.subject import Subject
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["channels", "drop_path", "facts", "few", "options", "outline", "output_shape", "sizes"]
+__all__ = ["channels", "drop_path", "facts", "options", "outline", "output_shape", "sizes"]
 
 _CHANNELS = (1, 3, 4)
 
@@ -28,7 +28,7 @@ def outline(subject: Subject) -> None:
     network = subject.build(outline=True)
     real = [name for name, parameter in network.named_parameters() if parameter.device.type != "meta"]
     if real:
-        fail(f"built on the meta device, these parameters still take memory: {few(real)}")
+        fail(f"built on the meta device, these parameters still take memory: {listed(real, 5)}")
 
 
 def facts(subject: Subject) -> str:
@@ -206,7 +206,3 @@ def _card(subject: Subject) -> ArchitectureCard:
     if subject.card is None:
         skip("it has no valid card")
     return subject.card
-
-
-def few(names: list[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

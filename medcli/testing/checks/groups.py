@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from medcli.errors import listed
 from medcli.plugin import LayerGroup
-from medcli.testing.checks.building import few
 from medcli.testing.checks.subject import Subject
 from medcli.testing.checks.verdict import fail, skip
 
@@ -32,7 +32,7 @@ def complete(subject: Subject) -> str:
     counted = Counter(name for group in groups for name in group.parameters)
     known = [name for name, _ in network.named_parameters()]
     said = [
-        f"{what}: {few(sorted(names))}"
+        f"{what}: {listed(sorted(names), 5)}"
         for what, names in (
             ("parameters in no group", [name for name in known if name not in counted]),
             ("parameters in more than one group", [name for name, count in counted.items() if count > 1]),
@@ -47,7 +47,7 @@ def complete(subject: Subject) -> str:
     ]
     twice = [name for name, count in Counter(name for group in groups for name in group.modules).items() if count > 1]
     if twice:
-        said.append(f"modules in more than one group: {few(sorted(twice))}")
+        said.append(f"modules in more than one group: {listed(sorted(twice), 5)}")
     if said:
         fail("; ".join(said))
     return f"{len(groups)} groups, {len(known)} parameters"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from medcli.errors import listed
 from medcli.registry.discovery import load_factory
-from medcli.testing.checks.building import few
 from medcli.testing.checks.subject import Subject
 from medcli.testing.checks.verdict import fail, skip
 
@@ -39,7 +39,7 @@ def gradients(subject: Subject) -> str:
     dead = [name for name, gradient in reached.items() if not bool(gradient.any())]
     broken = [name for name, gradient in reached.items() if not bool(torch.isfinite(gradient).all())]
     said = [
-        f"{len(names)} of {len(trainable)} trainable parameters {what}: {few(names)}"
+        f"{len(names)} of {len(trainable)} trainable parameters {what}: {listed(names, 5)}"
         for names, what in (
             (apart, "take no part in the output"),
             (dead, "get a gradient of zero"),
@@ -70,11 +70,11 @@ def seed(subject: Subject) -> str | None:
     first, again, other = weights
     moved = [name for name in first if not torch.equal(first[name], again[name])]
     if moved:
-        fail(f"built twice from seed 0 it starts from different weights: {few(moved)}")
+        fail(f"built twice from seed 0 it starts from different weights: {listed(moved, 5)}")
     moved = [name for name in first if not torch.equal(first[name], other[name])]
     if fixed:
         if moved:
-            fail(f"it says `fixed_weights = True`, but seeds 0 and 1 give different weights: {few(moved)}")
+            fail(f"it says `fixed_weights = True`, but seeds 0 and 1 give different weights: {listed(moved, 5)}")
         return "its weights are fixed on purpose"
     if not moved:
         fail(
