@@ -68,6 +68,11 @@ class Grid:
         _, _, height, width = self.inner
         return self.shape[0] / height, self.shape[1] / width
 
+    def area(self, pixels: int) -> float:
+        """So many pixels of the square in pixels of the file."""
+        down, across = self.steps
+        return pixels * down * across
+
     def crop(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """The picture without its padding."""
         top, left, height, width = self.inner
@@ -142,11 +147,10 @@ def findings_of(
         mirrored: whether the header says that rows run to the patient's right.
         frontal: whether the view has a left and a right side.
     """
-    down, across = grid.steps
     height, width = grid.shape
     found = []
     for number, part in enumerate(components(values, limits.threshold, limits.min_area), 1):
-        pixels = part.area * down * across
+        pixels = grid.area(part.area)
         row, column = grid.to_file(*part.centroid)
         top, left = grid.to_file(part.box[0] - 0.5, part.box[1] - 0.5)
         bottom, right = grid.to_file(part.box[2] - 0.5, part.box[3] - 0.5)

@@ -206,6 +206,8 @@ def _document(found: FoundMap, mapper: Mapper, colour_limit: float, files: tuple
     known = np.isfinite(found.values)
     quality = asdict(found.prepared.quality)
     headers = found.headers
+    least = found.grid.area(mapper.limits.min_area)
+    least_mm2 = None if found.spacing is None else round(least * found.spacing[0] * found.spacing[1], 2)
     return {
         "schema": "medcli-findings/1",
         "medcli": __version__,
@@ -238,7 +240,12 @@ def _document(found: FoundMap, mapper: Mapper, colour_limit: float, files: tuple
             "npy_unknown": "NaN",
         },
         "spacing_mm": None if found.spacing is None else list(found.spacing),
-        "limits": {**asdict(mapper.limits), "colour_limit": colour_limit},
+        "limits": {
+            **asdict(mapper.limits),
+            "min_area_px": max(1, round(least)),
+            "min_area_mm2": least_mm2,
+            "colour_limit": colour_limit,
+        },
         "registration": {"how": mapper.how, **quality, "failures": list(quality["failures"])},
         "conventions": {
             "sign": "1: new or denser in the follow-up, -1: gone or less dense"
@@ -246,7 +253,8 @@ def _document(found: FoundMap, mapper: Mapper, colour_limit: float, files: tuple
             else "a map of magnitudes has no signs; every finding has 1",
             "places": "(row, column) in pixels of the follow-up's file, the middle of the first pixel being (0, 0)",
             "box": "(top, left, bottom, right), the last two exclusive",
-            "area": "of pixels at or above the threshold; mm² at the detector where the header gives only that",
+            "area": "of pixels at or above the threshold, those of the follow-up's file; mm² at the detector where the "
+            "header gives only that. The limit `min_area` alone counts pixels of the model's square",
             "side": SIDES,
         },
         "warnings": [{"code": one.code, "message": one.message} for one in found.concerns],

@@ -182,7 +182,7 @@ def _refuse_nan(values: npt.NDArray[Any], path: str) -> None:
     bad = int((~np.isfinite(values)).sum()) if values.dtype.kind == "f" else 0
     if bad:
         raise RunFailure(
-            f"`{path}` holds {bad:,} pixels that are NaN or infinite",
-            hint="replace them before the comparison: they have no grey value",
+            f"`{path}` holds {bad:,} {'pixel that is' if bad == 1 else 'pixels that are'} NaN or infinite",
+            hint="give them a grey value, such as that of their neighbours, before the comparison",
             code="nan-pixels",
         )

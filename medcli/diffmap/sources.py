@@ -123,7 +123,8 @@ def pair_of_files(baseline: str, followup: str) -> Pair:
     for name, path in (("BASELINE", baseline), ("FOLLOWUP", followup)):
         if not Path(path).is_file():
             what = "is a folder" if Path(path).is_dir() else "does not exist"
-            raise UsageProblem(f"`{path}` {what}", where=name, code="missing-path")
+            hint = "`--data FOLDER` compares the pairs in a folder" if Path(path).is_dir() else None
+            raise UsageProblem(f"`{path}` {what}", where=name, hint=hint, code="missing-path")
     first, second = read_header(baseline), read_header(followup)
     patient = first.patient if first.patient == second.patient else ""
     return Pair(

@@ -112,6 +112,7 @@ def test_findings_lie_where_the_file_changed(two: tuple[str, str], run_cli: RunC
     assert by_sign[1]["area_mm2"] is None
     assert by_sign[1]["peak"] > 0.2 > -0.2 > by_sign[-1]["peak"]
     held = document("c")
+    assert (held["limits"]["min_area"], held["limits"]["min_area_px"], held["limits"]["min_area_mm2"]) == (20, 20, None)
     assert held["caution"] == "research use only"
     assert held["limits"]["source"] == "medcli's default, chosen on no data of yours"
     values = np.load("c/map.npy")
@@ -163,6 +164,9 @@ def test_a_map_lies_on_the_files_own_pixels(tmp_path: Path, film: Image32, run_c
     row, column = np.unravel_index(int(np.nanargmax(values)), values.shape)
     assert (abs(row - 120), abs(column - 40)) <= (4, 4)
     one = held["findings"][0]
+    # 0.1 % of 96 x 96 pixels, each four of the file's, of which eight are a mm².
+    assert (held["limits"]["min_area_px"], held["limits"]["min_area_mm2"]) == (36, 4.5)
+    assert "over at least 4.5 mm² of the later image (0.098% of the map)" in done.stderr
     assert one["area_mm2"] == pytest.approx(one["area_px"] * 0.125, rel=0.01)
     assert one["centroid"] == pytest.approx([120, 40], abs=2)
     image: Any = nib.load("c/map.nii.gz")
@@ -310,12 +314,14 @@ def test_every_bad_input_has_its_own_words(
     for words, code, expected in (
         ((first,), 2, "one image is missing"),
         ((), 2, "no images are named"),
+        ((first, ""), 2, "one image is missing"),
+        ((first, str(tmp_path)), 2, "`--data FOLDER` compares"),
         ((first, "nowhere.png"), 2, "`nowhere.png` does not exist"),
         ((first, second, "--data", "x"), 2, "two files and a set"),
         ((first, upside), 2, "is turned"),
         ((first, inverted), 2, "black and white exchanged"),
         ((first, blank), 2, "FOLLOWUP is blank"),
-        (("nan.tif", second), 1, "1 pixels that are NaN"),
+        (("nan.tif", second), 1, "1 pixel that is NaN"),
         (tuple(patients), 2, "two different patients"),
         ((frontal, lateral), 2, "view `PA` against `LL`"),
         ((first, second, "--run", "elsewhere"), 2, "elsewhere"),

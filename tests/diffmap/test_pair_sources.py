@@ -219,7 +219,7 @@ def test_nan_and_missing_files_are_named(tmp_path: Path, films: tuple[npt.NDArra
     Image.fromarray(spoilt).save(tmp_path / "nan.tif")
     whole = save(tmp_path / "whole.png", films[1])
     for name in ("nan.nii", "nan.tif"):
-        with pytest.raises(RunFailure, match="1 pixels that are NaN"):
+        with pytest.raises(RunFailure, match="1 pixel that is NaN"):
             read_pair(pair_of_files(str(tmp_path / name), whole), SIZE)
     with pytest.raises(UsageProblem, match="does not exist") as caught:
         pair_of_files(whole, str(tmp_path / "absent.png"))

@@ -72,6 +72,8 @@ def predict(baseline: BaselineArgument, followup: FollowupArgument, flags: Flags
     for place in places:
         check_free(place, overwrite=settings.overwrite)
     _introduce(output, mapper)
+    if not named:
+        _say_limits(output, mapper, None)
     done: list[Written] = []
     failures: list[tuple[str, str]] = []
     progress = output.progress("pairs mapped", len(pairs))
@@ -88,6 +90,8 @@ def predict(baseline: BaselineArgument, followup: FollowupArgument, flags: Flags
                 output.warn(about + (f"{concern.message}; {concern.hint}" if concern.hint else concern.message))
             claim(place, overwrite=settings.overwrite)
             done.append(write_map(found, mapper, place, formats, asked.colour_limit))
+            if named:
+                _say_limits(output, mapper, done[0])
         progress(len(done) + len(failures))
     if not done:
         raise RunFailure(
@@ -110,9 +114,11 @@ def _named(baseline: str | None, followup: str | None, source: str | None) -> tu
         return None
     if source is not None:
         raise UsageProblem("two files and a set of pairs are named", where="--data", hint="name one", code="two-inputs")
-    if baseline is None or followup is None:
+    if not baseline or not followup:
         raise UsageProblem(
-            "one image is missing: a comparison needs BASELINE and FOLLOWUP" if baseline else "no images are named",
+            "one image is missing: a comparison needs BASELINE and FOLLOWUP"
+            if baseline or followup
+            else "no images are named",
             where="FOLLOWUP" if baseline else "BASELINE",
             hint="`medcli diffmap predict BASELINE FOLLOWUP`, or `--data PAIRS` for many",
             code="missing-image",
@@ -124,11 +130,17 @@ def _introduce(output: Output, mapper: Mapper) -> None:
     size = mapper.spec.image_size
     half = ", half the map less half that of the exchanged images" if mapper.antisymmetric else ""
     output.detail(f"{mapper.spec.model} at {size} x {size} px{half}; registration {mapper.how}")
+
+
+def _say_limits(output: Output, mapper: Mapper, of: Written | None) -> None:
+    """What counts as a finding, in the unit of the table of findings where there is one."""
     limits = mapper.limits
-    output.note(
-        f"findings: |map| of at least {limits.threshold:.3g} ({limits.source}) over at least {limits.min_area} of the "
-        f"map's {size * size:,} pixels"
-    )
+    least = f"{100 * limits.min_area / mapper.spec.image_size**2:.2g}% of the map"
+    if of is not None:
+        held = of.document["limits"]
+        area = f"{held['min_area_px']} px" if held["min_area_mm2"] is None else f"{held['min_area_mm2']:.3g} mm²"
+        least = f"{area} of the later image ({least})"
+    output.note(f"findings: |map| of at least {limits.threshold:.3g} ({limits.source}) over at least {least}")
 
 
 def _answer(
