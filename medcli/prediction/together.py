@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medcli.data.target import Target
 from medcli.errors import UsageProblem
 from medcli.models.adapted import is_adapted, load_together
 from medcli.models.build import LoadedModel
+from medcli.prediction.conformal_sets import run_conformal, set_columns, set_rows
 from medcli.prediction.files import FilePredictions, list_inputs, predict_files
 from medcli.prediction.run_calibration import calibrated_scores
 from medcli.prediction.score_table import score_columns, score_rows
 from medcli.runs.directory import open_run
 from medcli.settings.groups import ComputeSettings
+
+if TYPE_CHECKING:
+    from medcli.evaluation.conformal import Conformal
 
 __all__ = ["RunPredictions", "calibrated_runs", "load_runs", "predict_with_each", "split_runs", "wide_table"]
 
@@ -28,12 +33,14 @@ class RunPredictions:
         target: what it predicts.
         found: its predictions.
         calibrated: how their scores became probabilities; empty for the model's own.
+        conformal: thresholds of conformal sets, or None.
     """
 
     run: str
     target: Target
     found: FilePredictions
     calibrated: str = ""
+    conformal: Conformal | None = None
 
 
 def split_runs(run: str, inputs: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -106,7 +113,8 @@ def calibrated_runs(runs: Sequence[str], found: Sequence[RunPredictions]) -> lis
     result = []
     for path, one in zip(runs, found, strict=True):
         logits, calibrated = calibrated_scores(open_run(path), one.found.logits, one.target)
-        result.append(replace(one, found=replace(one.found, logits=logits), calibrated=calibrated))
+        held = run_conformal(open_run(path))
+        result.append(replace(one, found=replace(one.found, logits=logits), calibrated=calibrated, conformal=held))
     return result
 
 
@@ -118,4 +126,8 @@ def wide_table(found: Sequence[RunPredictions]) -> tuple[tuple[str, ...], list[t
         columns += [f"{one.run}/{column}" for column in score_columns(one.target, calibrated=bool(one.calibrated))[1:]]
         own = score_rows(one.found.names, one.found.logits, one.target)
         rows = [(*row, *cells[1:]) for row, cells in zip(rows, own, strict=True)]
+        if one.conformal is not None:
+            columns += [f"{one.run}/{column}" for column in set_columns(one.target)]
+            sets = set_rows(one.conformal, one.found.names, one.found.logits)
+            rows = [(*row, *cells) for row, cells in zip(rows, sets, strict=True)]
     return tuple(columns), rows

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from medcli.errors import UsageProblem
 from medcli.evaluation.calibration_figures import Assessment, assess, change
 from medcli.evaluation.calibration_result import calibrate
 from medcli.evaluation.calibrator import Calibrator, Method
 from medcli.evaluation.clinical import Reference, Request, clinical_sections
-from medcli.evaluation.conformal import conformal_from_dict
 from medcli.evaluation.conformal_report import ConformalReport, report_conformal
 from medcli.evaluation.figures import Evaluation, Figure, Section
 from medcli.evaluation.operating import Rule
@@ -21,6 +18,7 @@ from medcli.evaluation.predictions import Predictions, load_predictions
 from medcli.evaluation.questions import yes_or_no
 from medcli.evaluation.report import evaluate
 from medcli.evaluation.uncertainty_section import uncertainty_section
+from medcli.prediction.conformal_sets import run_conformal
 from medcli.prediction.run_calibration import Teller, calibrated_judgement, origin_of, run_calibrator
 from medcli.prediction.sources import Judgement, stored_predictions
 from medcli.report.explained import Explained, read_explanations
@@ -255,17 +253,8 @@ def _of_run(facts: RunFacts, judged: Predictions, way: Way) -> Calibration:
 
 def _conformal(facts: RunFacts, judged: Predictions) -> ConformalReport | None:
     """Sets on the judged cases, where `calibrate --conformal` left thresholds in the calibrator's file."""
-    path = facts.run.calibrator_file
-    try:
-        held: Any = json.loads(path.read_text(encoding="utf-8")).get("conformal")
-        return None if held is None else report_conformal(conformal_from_dict(held), judged)
-    except ValueError as problem:
-        raise UsageProblem(
-            f"the conformal thresholds cannot be read: {problem}",
-            where=str(path),
-            hint=f"`medcli calibrate {facts.run.path} --conformal lac` finds new ones; `--raw` does without",
-            code="bad-calibrator",
-        ) from problem
+    held = run_conformal(facts.run)
+    return None if held is None else report_conformal(held, judged)
 
 
 def _customary(facts: RunFacts, judged: Predictions, way: Way, teller: Teller) -> Section | None:

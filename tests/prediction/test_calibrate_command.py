@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from medcli.data.target import Target
+from medcli.evaluation.conformal import apply_conformal, conformal_from_dict, fit_conformal
 from medcli.evaluation.predictions import Predictions, load_predictions, save_predictions
 from medcli.evaluation.scores import softmax
+from medcli.prediction.conformal_sets import set_columns, set_rows
 from medcli.prediction.foreign import Columns
 from medcli.prediction.tables import read_any, write_any
 from medcli.runs.directory import RunDirectory
@@ -253,6 +255,70 @@ def test_conformal_sets_are_fitted_apart_and_reported_on_test(medcli: RunCli, tm
     assert json.loads((tmp_path / "here" / "calibrator.json").read_text())["conformal"]["method"] == kind
     _, text, _ = run(medcli, *words[:-3], "--by-class")
     assert "conformal sets that miss at most 0.1" in text
+
+
+def test_predict_writes_the_conformal_sets_of_a_run(
+    medcli: RunCli, larger_run: RunDirectory, small_run: SmallRun, tmp_path: Path
+) -> None:
+    images = sorted(small_run.data.rglob("*.png"))[:4]
+    words = ["predict", larger_run.path, *images, "--device", "cpu"]
+    code, _, err = run(medcli, "calibrate", larger_run.path, *QUICK, "--conformal", "lac", "--miscoverage", "0.2")
+    assert code == 0, err
+    kept = conformal_from_dict(json.loads(larger_run.calibrator_file.read_text())["conformal"])
+    _, out, err = run(medcli, *words)
+    names, rows = columns(out)
+    assert names == ["image", "prob_clear", "prob_opaque", "predicted", "set", "set_size"]
+    assert "80 %" in err
+    (cell,) = kept.cells
+    for row in rows:
+        held = [name for name in TARGET.class_names if 1 - float(row[f"prob_{name}"]) <= cell.threshold + 1e-6]
+        assert (row["set"], int(row["set_size"])) == ("|".join(held), len(held))
+    out_file = tmp_path / "p.json"
+    assert run(medcli, *words, "--out", out_file)[0] == 0
+    written = json.loads(out_file.read_text())
+    assert [row["set_size"] for row in written["predictions"]] == [int(row["set_size"]) for row in rows]
+    assert (written["conformal"]["method"], written["conformal"]["miscoverage"]) == ("lac", 0.2)
+    # The thresholds belong to calibrated scores, and go with a calibrator that is fitted without them.
+    assert "set" not in columns(run(medcli, *words, "--raw")[1])[0]
+    run(medcli, "calibrate", larger_run.path, *QUICK)
+    assert "set" not in columns(run(medcli, *words)[1])[0]
+    document = json.loads(larger_run.calibrator_file.read_text())
+    larger_run.calibrator_file.write_text(json.dumps({**document, "conformal": {"method": "lac"}}))
+    code, _, err = run(medcli, *words)
+    assert code == 2
+    assert "conformal thresholds cannot be read" in err
+
+
+@pytest.mark.parametrize("kind", ["lac", "aps", "raps"])
+@pytest.mark.parametrize("by_class", [False, True])
+def test_cells_of_sets_are_what_the_thresholds_say(kind: Any, by_class: bool) -> None:
+    random = np.random.default_rng(5)
+    grades, findings = Target("ordinal", ("0", "1", "2")), Target("multilabel", ("edema", "mass"))
+    for target in (grades, findings):
+        logits = random.normal(size=(300, target.num_classes)) * 2
+        shape = (300, 2) if target.task == "multilabel" else (300,)
+        labels = random.integers(0, 2 if target.task == "multilabel" else 3, shape)
+        ids = np.array([f"c{row}" for row in range(300)])
+        made = Predictions(ids, labels.astype(float) if labels.ndim == 2 else labels, logits, target)
+        fitted = fit_conformal(made, method=kind, by_class=by_class)
+        members = apply_conformal(fitted, made).members
+        rows = set_rows(fitted, ids.tolist(), logits)
+        if target is grades:
+            assert set_columns(target) == ("set", "set_size")
+            assert [row[0] for row in rows] == [
+                "|".join(name for name, held in zip("012", one, strict=True) if held) for one in members
+            ]
+        else:
+            assert set_columns(target) == ("set_edema", "set_size_edema", "set_mass", "set_size_mass")
+            words = {
+                (False, False): "",
+                (True, False): "absent",
+                (False, True): "present",
+                (True, True): "absent|present",
+            }
+            assert [row[2] for row in rows] == [words[tuple(one[1].tolist())] for one in members]
+        # In any company.
+        assert set_rows(fitted, ids[7:8].tolist(), logits[7:8]) == rows[7:8]
 
 
 def test_it_needs_no_torch(no_heavy_imports: NoHeavyImports, tmp_path: Path) -> None:

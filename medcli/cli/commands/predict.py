@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,10 @@ from medcli.errors import ExitCode, RunFailure, UsageProblem
 from medcli.settings.commands import FIXED_BY_RUN, OF_WEIGHTS
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from medcli.data.dataset import Preprocessing
+    from medcli.evaluation.conformal import Conformal
     from medcli.prediction.files import Input
     from medcli.prediction.members import Jury
     from medcli.settings.resolve import Resolved
@@ -24,7 +28,9 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
 
     Files, folders (searched to the bottom, in sorted order), DICOM files and .npz archives; the answer is a table in
     the order of the inputs, as CSV or JSON. A file that cannot be read is named on stderr and the others are done
-    (exit status 3). The columns are scores, not probabilities, until `medcli calibrate` was run, and with `--raw`. An
+    (exit status 3). The columns are scores, not probabilities, until `medcli calibrate` was run, and with `--raw`.
+    After `medcli calibrate --conformal` there are the columns `set` (the classes of the conformal set, `|` between
+    them) and `set_size`, of the labels of a multilabel target each (`absent`, `present`, both or neither). An
     architecture with `--weights` predicts with the classifier that came with these weights. Several runs of
     `medcli lora` on one base may be named; the base is loaded once, and the columns are named by run.
 
@@ -103,8 +109,9 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
     from medcli.prediction.score_table import doubt_table, score_columns, score_rows
 
     target = jury.target
-    logits, calibrated = found.logits, ""
+    logits, calibrated, conformal = found.logits, "", None
     if Path(run).is_dir() and not resolved.group(EvaluationSettings).raw:
+        from medcli.prediction.conformal_sets import run_conformal
         from medcli.prediction.run_calibration import calibrated_scores, other_members, run_calibrator
         from medcli.runs.directory import open_run
 
@@ -112,9 +119,11 @@ def predict(run: RunOrArchitecture, inputs: InputsArgument, flags: Flags) -> Exi
         calibrator = run_calibrator(open_run(run))
         if calibrator is not None and (misfit := other_members(calibrator, found.member_logits)) is not None:
             output.warn(misfit)
+        conformal = run_conformal(open_run(run))
     rows = score_rows(found.names, logits, target)
     columns = score_columns(target, calibrated=bool(calibrated))
     about: dict[str, Any] = {"task": target.task, "calibrated": bool(calibrated), "calibrator": calibrated or None}
+    columns, rows = _with_sets(conformal, found.names, logits, columns, rows, about)
     if found.member_logits is not None:
         names, doubts = doubt_table(found.member_logits, target, found.member_weights)
         columns = (*columns, *names)
@@ -128,6 +137,7 @@ def _with_bundle(
 ) -> ExitCode | None:
     """A bundle, with onnxruntime and without torch."""
     from medcli.prediction.bundles import calibrated_by_bundle, predict_with_bundle, ready_bundle, refuse_of_bundles
+    from medcli.prediction.conformal_sets import thresholds_from
     from medcli.prediction.inputs import list_inputs
     from medcli.prediction.score_table import score_columns, score_rows
     from medcli.settings.groups import ComputeSettings, DataSettings, EvaluationSettings
@@ -153,9 +163,16 @@ def _with_bundle(
         raise RunFailure(f"none of the {len(entries)} inputs could be read", code="unreadable-images")
     raw = resolved.group(EvaluationSettings).raw
     logits, calibrated = (found.logits, "") if raw else calibrated_by_bundle(bundle, found.logits)
-    about = {"task": manifest.target.task, "calibrated": bool(calibrated), "calibrator": calibrated or None}
+    about: dict[str, Any] = {
+        "task": manifest.target.task,
+        "calibrated": bool(calibrated),
+        "calibrator": calibrated or None,
+    }
     columns = score_columns(manifest.target, calibrated=bool(calibrated))
     rows = score_rows(found.names, logits, manifest.target)
+    # Without the calibrator the thresholds mean nothing.
+    conformal = thresholds_from(manifest.conformal, source) if calibrated else None
+    columns, rows = _with_sets(conformal, found.names, logits, columns, rows, about)
     return _answer(output, about, columns, rows, found.failures, out, source)
 
 
@@ -215,6 +232,25 @@ def _together(
     }
     about = {"calibrated": all(one.calibrated for one in found), "runs": described}
     return _answer(output, about, columns, rows, failures, out, runs[0])
+
+
+def _with_sets(
+    conformal: Conformal | None,
+    names: Sequence[str],
+    logits: npt.NDArray[Any],
+    columns: tuple[str, ...],
+    rows: list[tuple[str | float, ...]],
+    about: dict[str, Any],
+) -> tuple[tuple[str, ...], list[tuple[str | float, ...]]]:
+    """Columns and rows with conformal sets behind them, where there are thresholds; `about` then says what they are."""
+    if conformal is None:
+        return columns, rows
+    from medcli.prediction.conformal_sets import about_sets, set_columns, set_rows
+
+    about["conformal"] = about_sets(conformal)
+    sets = set_rows(conformal, names, logits)
+    more = [(*row, *cells) for row, cells in zip(rows, sets, strict=True)]
+    return (*columns, *set_columns(conformal.target)), more
 
 
 def _jury(source: str, resolved: Resolved, output: Output) -> Jury:
@@ -282,6 +318,12 @@ def _answer(
     if about["calibrated"]:
         how = about.get("calibrator")
         output.note(f"probabilities calibrated{f': {how}' if how else ''}")
+        if "conformal" in about:
+            promised = 1 - about["conformal"]["miscoverage"]
+            output.note(
+                f"conformal sets: each holds the true answer in {100 * promised:g} % of cases like those it was "
+                "calibrated on"
+            )
     else:
         output.note("scores of the network itself were not calibrated: do not read them as probabilities")
     status = ExitCode.PARTIAL if failures else ExitCode.DONE
