@@ -10,11 +10,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from medcli.benchmark.clock import time_passes
 from medcli.benchmark.items import item_from_json
-from medcli.benchmark.memory import peak_resident, reset_peak, resident
-from medcli.benchmark.rows import Facts, Timing
-from medcli.benchmark.worker import Tell, describe_failure
+from medcli.benchmark.memory import resident
+from medcli.benchmark.rows import Facts
+from medcli.benchmark.turns import Bench, measure_in_turns
+from medcli.benchmark.worker import Tell
 
 __all__ = ["measure_bundle", "measure_graph", "write_graph"]
 
@@ -175,26 +175,8 @@ def _started(known: Facts, request: Mapping[str, Any], imported: float, opened: 
 
 def _measure(prepare: Callable[[int], Callable[[], Any]], facts: Facts, request: Mapping[str, Any], tell: Tell) -> None:
     tell({"facts": asdict(facts)})
-    for size in sorted(request["batch_sizes"]):
-        tell({"stage": f"batches of {size}"})
-        gc.collect()
-        fresh = reset_peak()
-        try:
-            sample = time_passes(prepare(size), lambda: None, box=request["seconds"], repeats=request["repeats"])
-            timing = Timing(
-                size,
-                median_ms=sample.median * 1e3,
-                p90_ms=sample.p90 * 1e3,
-                images_per_second=size / sample.median,
-                passes=len(sample.seconds),
-                warmups=sample.warmups,
-                peak_bytes=peak_resident(),
-                peak_of="batch" if fresh else "process",
-            )
-        except Exception as error:
-            state, reason = describe_failure(error)
-            timing = Timing(size, "out-of-memory" if state == "out-of-memory" else "failed", reason)
-        tell({"timing": asdict(timing)})
+    bench = Bench(prepare, clear=gc.collect)
+    measure_in_turns(request["batch_sizes"], bench, tell, box=request["seconds"], repeats=request["repeats"])
 
 
 def _threads() -> int:

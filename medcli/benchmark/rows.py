@@ -26,6 +26,7 @@ __all__ = [
     "read_rows",
     "row_from_json",
     "row_to_json",
+    "timing_from_json",
 ]
 
 SCHEMA = "medcli-benchmark-row/1"
@@ -94,6 +95,7 @@ class Timing:
         peak_bytes: resident memory of the process while this batch size was measured.
         peak_of: `batch`, or `process` where the system cannot set the peak back.
         device_bytes: most that was allocated on the device; None on a CPU.
+        turns_ms: median of each turn: far apart where the machine was unsteady.
     """
 
     batch_size: int
@@ -108,6 +110,7 @@ class Timing:
     peak_bytes: int | None = None
     peak_of: str = "batch"
     device_bytes: int | None = None
+    turns_ms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,7 @@ def row_from_json(document: Mapping[str, Any]) -> Row:
     if document.get("schema") != SCHEMA:
         raise ValueError(f"its format is {document.get('schema')!r}, not {SCHEMA!r}")
     facts, learning = document["facts"], document["learning"]
-    timings = tuple(Timing(**_known(Timing, one)) for one in document["timings"])
+    timings = tuple(map(timing_from_json, document["timings"]))
     if any(one.state not in get_args(State) for one in timings):
         raise ValueError("unknown state")
     return Row(
@@ -235,6 +238,12 @@ def row_from_json(document: Mapping[str, Any]) -> Row:
         None if learning is None else Learning(**_known(Learning, learning)),
         str(document["time"]),
     )
+
+
+def timing_from_json(document: Mapping[str, Any]) -> Timing:
+    """The inverse of `asdict`; raises `TypeError` where it is none."""
+    known = _known(Timing, document)
+    return Timing(**{**known, "turns_ms": tuple(known.get("turns_ms", ()))})
 
 
 def _known(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,18 @@ from medcli.benchmark.items import Item, item_to_json
 from medcli.benchmark.load import busy_processors
 from medcli.benchmark.plan import BenchmarkPlan, limits_of, write_plan
 from medcli.benchmark.process import Ending, measure_apart
-from medcli.benchmark.rows import Facts, Learning, Row, State, Timing, append_row, failed, merge, read_rows
+from medcli.benchmark.rows import (
+    Facts,
+    Learning,
+    Row,
+    State,
+    Timing,
+    append_row,
+    failed,
+    merge,
+    read_rows,
+    timing_from_json,
+)
 from medcli.errors import MedcliError
 from medcli.runs.directory import RunDirectory, claim_run, plan_run
 from medcli.runs.records import append_log, write_config, write_environment
@@ -228,7 +239,7 @@ class _Job:
             task = "onnx-bundle" if item.kind == "bundle" else "speed"
             ending, told = self._child({**request, "task": task}, learning=False)
         state, reason = _why(told, ending)
-        found = {one["batch_size"]: Timing(**one) for one in told.get("timings", ())}
+        found = {one["batch_size"]: timing_from_json(one) for one in told.get("timings", ())}
         facts = Facts(**told["facts"]) if "facts" in told else None
         timings = tuple(found.get(size) or Timing(size, state, reason) for size in sizes)
         if any(one.state != "measured" for one in timings):

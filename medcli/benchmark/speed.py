@@ -1,4 +1,4 @@
-"""The child that measures speed and memory of one network, batch size after batch size, smallest first."""
+"""The child that measures speed and memory of one network at several batch sizes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medcli.benchmark.clock import time_passes
 from medcli.benchmark.items import Item, item_from_json
-from medcli.benchmark.memory import peak_resident, reset_peak, resident
-from medcli.benchmark.rows import Facts, Timing
-from medcli.benchmark.worker import Tell, describe_failure
+from medcli.benchmark.memory import resident
+from medcli.benchmark.rows import Facts
+from medcli.benchmark.turns import Bench, measure_in_turns
+from medcli.benchmark.worker import Tell
 
 if TYPE_CHECKING:
     import torch
@@ -107,15 +107,22 @@ def measure(request: Mapping[str, Any], tell: Tell) -> None:
         figures=network.figures,
     )
     tell({"facts": asdict(facts)})
-    too_large = 0
-    for size in sorted(request["batch_sizes"]):
-        if too_large:
-            lost = Timing(size, "out-of-memory", f"not tried: a batch of {too_large} did not fit")
-        else:
-            tell({"stage": f"batches of {size}"})
-            lost = _timed(passing, size, request, device)
-            too_large = size if lost.state == "out-of-memory" else 0
-        tell({"timing": asdict(lost)})
+    cuda = device.type == "cuda"
+
+    def clear() -> None:
+        gc.collect()
+        if cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+
+    bench = Bench(
+        passing.prepare,
+        passing.synchronise,
+        clear,
+        device_bytes=lambda: torch.cuda.max_memory_allocated(device) if cuda else None,
+        compiled=bool(request["compile"]),
+    )
+    measure_in_turns(request["batch_sizes"], bench, tell, box=request["seconds"], repeats=request["repeats"])
 
 
 class _Passing:
@@ -163,39 +170,6 @@ class _Passing:
             torch.cuda.synchronize(self._device)
         elif self._device.type == "mps":
             torch.mps.synchronize()
-
-
-def _timed(passing: _Passing, size: int, request: Mapping[str, Any], device: torch.device) -> Timing:
-    import torch
-
-    cuda = device.type == "cuda"
-    gc.collect()
-    if cuda:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-    fresh = reset_peak()
-    try:
-        run = passing.prepare(size)
-        began = time.perf_counter()
-        run()
-        passing.synchronise()
-        first = time.perf_counter() - began
-        sample = time_passes(run, passing.synchronise, box=request["seconds"], repeats=request["repeats"])
-    except Exception as error:
-        state, reason = describe_failure(error)
-        return Timing(size, "out-of-memory" if state == "out-of-memory" else "failed", reason)
-    return Timing(
-        size,
-        median_ms=sample.median * 1e3,
-        p90_ms=sample.p90 * 1e3,
-        images_per_second=size / sample.median,
-        passes=len(sample.seconds),
-        warmups=sample.warmups + 1,
-        compile_seconds=first if request["compile"] else None,
-        peak_bytes=peak_resident(),
-        peak_of="batch" if fresh else "process",
-        device_bytes=torch.cuda.max_memory_allocated(device) if cuda else None,
-    )
 
 
 def loader(item: Item, request: Mapping[str, Any]) -> Callable[[torch.device], Network]:

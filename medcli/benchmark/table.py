@@ -301,7 +301,7 @@ def csv_text(rows: Sequence[Row]) -> str:
         facts = asdict(row.facts) if row.facts is not None else {}
         learning = asdict(row.learning) if row.learning is not None else {}
         for timing in row.timings:
-            own = asdict(timing)
+            own = asdict(timing) | {"turns_ms": " ".join(f"{median:.6g}" for median in timing.turns_ms)}
             cells: list[Any] = [row.item.kind, row.item.name, row.item.label, row.item.origin, row.item.family]
             cells += [facts.get(name) for name in of_facts] + [own[name] for name in of_timing]
             cells += [learning.get(name) for name in plain] if learnt else []

@@ -6,19 +6,22 @@ import csv
 import io
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from medcli.benchmark.clock import quantile, time_passes
+from medcli.benchmark.clock import quantile
 from medcli.benchmark.compare import compare_rows, read_earlier
 from medcli.benchmark.front import pareto_front
 from medcli.benchmark.items import Item
 from medcli.benchmark.picture import draw_latency
-from medcli.benchmark.rows import Facts, Learning, Row, Timing, append_row, row_from_json, row_to_json
+from medcli.benchmark.rows import Facts, Learning, Row, Timing, append_row, row_from_json, row_to_json, timing_from_json
 from medcli.benchmark.table import csv_text, front_of, legend_text, table_text
+from medcli.benchmark.turns import Bench, measure_in_turns
 from medcli.errors import UsageProblem
 
 FACTS = Facts(
@@ -29,7 +32,19 @@ FACTS = Facts(
 
 def row(name: str, median: float, *, params: int = 11_000_000, auc: float | None = None, size: int = 1) -> Row:
     learning = Learning(figures={"auc": {"value": auc, "low": auc - 0.1, "high": auc + 0.1}}) if auc else None
-    timing = Timing(size, "measured", "", median, 1.2 * median, 1e3 * size / median, 9, 10, None, 5 * 10**8)
+    timing = Timing(
+        size,
+        "measured",
+        "",
+        median,
+        1.2 * median,
+        1e3 * size / median,
+        9,
+        10,
+        None,
+        5 * 10**8,
+        turns_ms=(median, 1.1 * median),
+    )
     return Row(Item("architecture", f"medcli/{name}", name), replace(FACTS, parameters=params), (timing,), learning)
 
 
@@ -38,38 +53,109 @@ def lost(name: str) -> Row:
 
 
 class Clock:
-    """Time that passes only in passes."""
+    """Time that passes only in passes and pauses; between two instants a pass takes longer, as on a busy machine."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, busy: tuple[float, float] = (0.0, 0.0), slower: float = 1.0) -> None:
         self.now, self.seconds, self.passes = 0.0, seconds, 0
+        self.busy, self.slower, self.waits, self.starts = busy, slower, 0, []
 
     def __call__(self) -> float:
         return self.now
 
-    def run(self) -> None:
+    def run(self, size: int = 1) -> None:
         self.passes += 1
-        self.now += self.seconds * (1 + (self.passes % 3) / 10)
+        self.starts.append((size, self.now))
+        slower = self.slower if self.busy[0] <= self.now < self.busy[1] else 1.0
+        self.now += size * self.seconds * slower * (1 + (self.passes % 3) / 10)
+
+    def wait(self) -> None:
+        self.waits += 1
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def measure(self, *sizes: int, box: float, repeats: int | None = None) -> tuple[dict[int, list[Timing]], list[str]]:
+        """The timings told of each batch size, in order, and the stages."""
+        told: list[Any] = []
+        bench = Bench(lambda size: lambda: self.run(size), self.wait, clock=self, sleep=self.sleep)
+        measure_in_turns(sizes, bench, told.append, box=box, repeats=repeats)
+        timings = [timing_from_json(event["timing"]) for event in told if "timing" in event]
+        stages = [event["stage"] for event in told if "stage" in event]
+        return {size: [one for one in timings if one.batch_size == size] for size in sizes}, stages
 
 
 @pytest.mark.parametrize(
     ("seconds", "box", "repeats", "warmups", "passes"),
     [
-        (0.01, 1.0, None, 10, range(85, 97)),  # as many as fit
-        (1.0, 3.0, None, 3, range(5, 6)),  # slow ones: at least five, and warm-ups end with the box
-        (60.0, 3.0, None, 1, range(5, 6)),
-        (1e-6, 3.0, None, 10, range(1000, 1001)),
-        (0.01, 1.0, 7, 10, range(7, 8)),  # exactly as asked
+        (0.01, 1.0, None, 13, range(85, 97)),  # as many as fit, and one more warm-up before each later turn
+        (1.0, 3.0, None, 4, range(5, 6)),  # slow ones: at least five, and warm-ups end with the box
+        (60.0, 3.0, None, 2, range(5, 6)),
+        (1e-6, 3.0, None, 13, range(1000, 1001)),
+        (0.01, 1.0, 7, 13, range(7, 8)),  # exactly as asked
+        (0.01, 1.0, 2, 12, range(2, 3)),
+        (0.01, 1.0, 1, 11, range(1, 2)),
     ],
 )
 def test_passes_fill_the_time_box(seconds: float, box: float, repeats: int | None, warmups: int, passes: range) -> None:
     clock = Clock(seconds)
-    waits = itertools.count()
-    sample = time_passes(clock.run, lambda: next(waits), box=box, repeats=repeats, clock=clock)
-    assert sample.warmups == warmups
-    assert len(sample.seconds) in passes
+    timings, _ = clock.measure(1, box=box, repeats=repeats)
+    found = timings[1][-1]
+    assert found.warmups == warmups
+    assert found.passes in passes
+    assert len(found.turns_ms) == min(3, repeats or 3)
+    assert len(timings[1]) == (3 if repeats is None else 1)
     # Before and after every timed pass, and after each warm-up.
-    assert next(waits) == warmups + 2 * len(sample.seconds)
-    assert sample.median == pytest.approx(seconds * 1.1, rel=0.1)
+    assert clock.waits == warmups + 2 * found.passes
+    assert clock.passes == warmups + found.passes
+    assert found.median_ms == pytest.approx(1e3 * seconds * 1.1, rel=0.1)
+
+
+@pytest.mark.parametrize("busy", [(0.0, 0.6), (0.8, 1.6), (1.7, 9.0), (0.0, 1.2)])
+def test_a_slow_spell_does_not_change_the_median(busy: tuple[float, float]) -> None:
+    steady = Clock(0.01).measure(1, box=1.0)[0][1][-1]
+    found = Clock(0.01, busy, slower=1.5).measure(1, box=1.0)[0][1][-1]
+    assert found.median_ms == pytest.approx(steady.median_ms, rel=0.02)
+    assert max(found.turns_ms) > 1.3 * min(found.turns_ms)
+    assert max(steady.turns_ms) < 1.05 * min(steady.turns_ms)
+
+
+def test_a_machine_slow_throughout_is_said_as_it_is() -> None:
+    found = Clock(0.01, (0.0, 99.0), slower=1.5).measure(1, box=1.0)[0][1][-1]
+    assert found.median_ms == pytest.approx(16.5, rel=0.02)
+
+
+def test_batch_sizes_take_turns_that_lie_apart() -> None:
+    clock = Clock(0.01)
+    timings, stages = clock.measure(4, 1, box=0.9)
+    order = ["batches of 1", "batches of 4"]
+    assert stages == [*order, *(f"{one}, turn {turn} of 3" for turn in (2, 3) for one in order)]
+    assert timings[4][-1].median_ms == pytest.approx(4 * timings[1][-1].median_ms, rel=0.01)
+    for size in (1, 4):
+        starts = [start for passed, start in clock.starts if passed == size]
+        assert sum(later - earlier > 0.3 for earlier, later in itertools.pairwise(starts)) == 2
+    alone = Clock(0.01)
+    alone.measure(1, box=0.9)
+    starts = [start for _, start in alone.starts]
+    assert sum(later - earlier >= 0.5 for earlier, later in itertools.pairwise(starts)) == 2
+
+
+def test_what_does_not_fit_is_said_once_and_larger_ones_are_not_tried() -> None:
+    def prepare(size: int) -> Callable[[], object]:
+        if size > 2:
+            raise MemoryError
+        return lambda: None
+
+    told: list[Any] = []
+    measure_in_turns([1, 2, 4, 8], Bench(prepare), told.append, box=0.001, repeats=3)
+    timings = [event["timing"] for event in told if "timing" in event]
+    assert [(one["batch_size"], one["state"]) for one in timings] == [
+        (4, "out-of-memory"),
+        (8, "out-of-memory"),
+        (1, "measured"),
+        (2, "measured"),
+    ]
+    assert "a batch of 4 did not fit" in timings[1]["reason"]
+    assert all(one["peak_bytes"] > 0 for one in timings[2:])
 
 
 def test_quantiles_are_those_of_numpy() -> None:
@@ -171,6 +257,7 @@ def test_csv_holds_every_row_with_plain_numbers() -> None:
         ("b", "timed-out", "too slow"),
     ]
     assert float(lines[0]["median_ms"]) == 10
+    assert lines[0]["turns_ms"] == "10 11"
     assert float(lines[0]["auc_high"]) == pytest.approx(0.9)
     assert lines[1]["parameters"] == ""
 
