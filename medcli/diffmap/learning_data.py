@@ -19,13 +19,15 @@ from medcli.data.synthetic.source import SETS
 from medcli.diffmap.pairs import DEFAULT_PAIRS, PATTERN, SYNTHETIC_PAIRS, PairSet
 from medcli.diffmap.prepared import UNCHANGED, limited, pair_set, picture_set
 from medcli.diffmap.registration import How
-from medcli.diffmap.sources import load_pairs, with_splits
+from medcli.diffmap.sources import columns_of, load_pairs, with_splits
 from medcli.errors import UsageProblem
+from medcli.settings.diffmap_groups import PairTableSettings
 from medcli.settings.groups import DataSettings
 
 __all__ = ["pairs_to_learn", "pictures_to_learn", "require_splits"]
 
 Tables = Mapping[str, Mapping[str, Any]]
+NAMED = PairTableSettings()  # columns by the names that need no flags
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class _Source:
 
     named: Named
     size: int
+    table: PairTableSettings
 
     @property
     def path(self) -> str:
@@ -44,7 +47,9 @@ class _Source:
         return self.named.settings
 
 
-def pairs_to_learn(settings: DataSettings, tables: Tables, *, size: int, how: How) -> DataSet:
+def pairs_to_learn(
+    settings: DataSettings, tables: Tables, *, size: int, how: How, table: PairTableSettings = NAMED
+) -> DataSet:
     """Pairs with true maps; no image is read yet.
 
     Args:
@@ -52,24 +57,27 @@ def pairs_to_learn(settings: DataSettings, tables: Tables, *, size: int, how: Ho
         tables: `[data.NAME]` tables of configuration files.
         size: side in pixels.
         how: registration.
+        table: which column of a table of pairs holds what.
 
     Raises:
         UsageProblem: no pairs there, pairs without maps, or too few to fill a split.
     """
-    source = _one(settings, tables, size)
+    source = _one(settings, tables, size, table)
     pairs = replace(_pairs(source, mapped=True), name=source.named.name)
     return pair_set(
         pairs, source.path, size=size, how=how, window=settings.window, limit=settings.limit, seed=settings.split_seed
     )
 
 
-def pictures_to_learn(settings: DataSettings, tables: Tables, *, size: int) -> DataSet:
+def pictures_to_learn(
+    settings: DataSettings, tables: Tables, *, size: int, table: PairTableSettings = NAMED
+) -> DataSet:
     """Pictures: a folder of them at any depth, a built-in set, or both images of every pair of a set of pairs.
 
     Raises:
         UsageProblem: nothing of the kind is there, or too few to fill a split.
     """
-    source = _one(settings, tables, size)
+    source = _one(settings, tables, size, table)
     if source.path in SETS:
         own = source.settings
         drawn = DataSettings(
@@ -105,7 +113,7 @@ def require_splits(data: DataSet) -> None:
             )
 
 
-def _one(settings: DataSettings, tables: Tables, size: int) -> _Source:
+def _one(settings: DataSettings, tables: Tables, size: int, table: PairTableSettings) -> _Source:
     if not settings.data:
         raise UsageProblem(
             "no data was named",
@@ -118,14 +126,14 @@ def _one(settings: DataSettings, tables: Tables, size: int) -> _Source:
         raise UsageProblem(
             f"a training takes one data set, not {len(sets)}", where="--data", hint="name one", code="one-data-set"
         )
-    return _Source(sets[0], size)
+    return _Source(sets[0], size, table)
 
 
 def _pairs(source: _Source, *, mapped: bool) -> PairSet:
     """Pairs with splits; `mapped` refuses those without a true map."""
     limit, share = source.settings.limit, PATTERN.count("train") / len(PATTERN)
     count = DEFAULT_PAIRS if limit is None else max(len(PATTERN), math.ceil(limit / share))
-    pairs = load_pairs(source.path, count=count, size=source.size)
+    pairs = load_pairs(source.path, columns_of(source.settings, source.table), count=count, size=source.size)
     without = [pair.identifier for pair in pairs.pairs if pair.map is None and pair.drawn is None]
     if mapped and without:
         raise UsageProblem(

@@ -19,6 +19,7 @@ from medcli.registry.recipes import recipe_source
 from medcli.runs.directory import RunDirectory, open_run
 from medcli.runs.records import read_config, read_data
 from medcli.runs.status import read_status
+from medcli.settings.diffmap_groups import PairTableSettings
 from medcli.settings.groups import (
     ComputeSettings,
     DataSettings,
@@ -176,11 +177,11 @@ def _plan(resolved: Resolved, registry: Registry) -> DifferencePlan:
         std=shown.std,
         register="none" if pretraining else how,
     )
-    tables = resolved.data_tables
+    tables, table = resolved.data_tables, resolved.group(PairTableSettings)
     data = (
-        pictures_to_learn(settings, tables, size=spec.image_size)
+        pictures_to_learn(settings, tables, size=spec.image_size, table=table)
         if pretraining
-        else pairs_to_learn(settings, tables, size=spec.image_size, how=how)
+        else pairs_to_learn(settings, tables, size=spec.image_size, how=how, table=table)
     )
     require_splits(data)
     notes = [*data.notes]

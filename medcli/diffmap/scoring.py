@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,10 @@ from medcli.diffmap.reading import MAP_MIDDLE
 from medcli.diffmap.registration import How
 from medcli.diffmap.run import LoadedDifference, load_difference_run
 from medcli.diffmap.scores import MapSet
-from medcli.diffmap.sources import load_pairs
+from medcli.diffmap.sources import columns_of, load_pairs
 from medcli.errors import UsageProblem
 from medcli.models.device import choose_device, choose_precision
+from medcli.settings.diffmap_groups import PairTableSettings
 from medcli.settings.groups import ComputeSettings, DataSettings, FoundMapSettings, MapScoreSettings
 
 __all__ = ["ScoreRequest", "Scored", "is_run", "score"]
@@ -61,6 +62,7 @@ class ScoreRequest:
         register: how; None takes the run's own way, and `affine` for maps from files.
         signed: of maps from files.
         resamples: of the bootstrap.
+        table: which column of a table of pairs holds what.
     """
 
     source: str
@@ -73,6 +75,7 @@ class ScoreRequest:
     register: How | None = None
     signed: bool = True
     resamples: int = 1000
+    table: PairTableSettings = field(default_factory=PairTableSettings)
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,7 @@ def _pairs(request: ScoreRequest, source: _Source) -> tuple[tuple[Pair, ...], tu
     named, limit = sets[0], request.data.limit
     share = PATTERN.count("test") / len(PATTERN)
     count = DEFAULT_PAIRS if limit is None else max(len(PATTERN), int(np.ceil((limit + 1) / share)))
-    pairs = load_pairs(named.path, count=count, size=source.size)
+    pairs = load_pairs(named.path, columns_of(named.settings, request.table), count=count, size=source.size)
     splits = {pair.split for pair in pairs.pairs}
     if splits == {""}:
         if request.on is not None:

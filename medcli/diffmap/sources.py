@@ -16,8 +16,10 @@ from medcli.data.tables import Table, is_table, read_table
 from medcli.diffmap.headers import Header, is_dicom, plane, read_header
 from medcli.diffmap.pairs import SYNTHETIC_PAIRS, Pair, PairSet, synthetic_pairs
 from medcli.errors import UsageProblem
+from medcli.settings.diffmap_groups import PairTableSettings
+from medcli.settings.groups import DataSettings
 
-__all__ = ["MANIFEST", "TABLE", "PairColumns", "load_pairs", "pair_of_files", "with_splits"]
+__all__ = ["MANIFEST", "TABLE", "PairColumns", "columns_of", "load_pairs", "pair_of_files", "with_splits"]
 
 TABLE, MANIFEST = "pairs.csv", "pairs.json"
 BASELINES, FOLLOWUPS = ("prior", "baseline"), ("current", "followup")
@@ -63,6 +65,38 @@ FLAGS = {
     "split": "--split-column",
     "view": "--view-column",
 }
+
+
+def columns_of(data: DataSettings, table: PairTableSettings) -> PairColumns:
+    """The columns that were asked for.
+
+    Args:
+        data: of the one set that they are for.
+        table: what tables of pairs alone have.
+
+    Raises:
+        UsageProblem: the dates do not stand in two columns.
+    """
+    dates = table.date_columns
+    if len(dates) not in (0, 2):
+        raise UsageProblem(
+            f"a pair has two dates, and `{','.join(dates)}` is not two columns",
+            where="--date-columns",
+            hint="--date-columns baseline_date,followup_date",
+            code="two-dates",
+        )
+    return PairColumns(
+        table.baseline_column,
+        table.followup_column,
+        map=table.map_column,
+        mask=table.mask_column,
+        identifier=table.pair_column,
+        patient=data.patient_column[0] if data.patient_column else None,
+        split=data.split_column,
+        dates=(dates[0], dates[1]) if dates else None,
+        view=table.view_column,
+        image_dir=data.image_dir[0] if data.image_dir else None,
+    )
 
 
 def load_pairs(
@@ -183,7 +217,7 @@ def _from_table(table: Table, columns: PairColumns, name: str | None = None) -> 
     root = Path(columns.image_dir) if columns.image_dir else Path(table.path).parent
     baselines, followups = (
         table.column(columns.baseline, FLAGS["baseline"]),
-        table.column(columns.followup, "--followup-column"),
+        table.column(columns.followup, FLAGS["followup"]),
     )
     rows = range(len(table.rows))
     empty = ("",) * len(rows)
@@ -195,10 +229,7 @@ def _from_table(table: Table, columns: PairColumns, name: str | None = None) -> 
     first, second = (
         (empty, empty)
         if columns.dates is None
-        else (
-            table.column(column, flag)
-            for column, flag in zip(columns.dates, ("--baseline-date-column", "--followup-date-column"), strict=True)
-        )
+        else (table.column(column, "--date-columns") for column in columns.dates)
     )
     seen: dict[str, int] = {}
     pairs = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from medcli.settings.option import LEARN, MODEL, REGULARISE, REPORT, THIS, Option
+from medcli.settings.option import DATA, LEARN, MODEL, REGULARISE, REPORT, THIS, Option
 
 __all__ = [
     "DifferenceLossSettings",
@@ -14,6 +14,7 @@ __all__ = [
     "MaskSettings",
     "PairSettings",
     "PairSynthSettings",
+    "PairTableSettings",
 ]
 
 
@@ -25,6 +26,35 @@ class PairSettings:
         Literal["none", "affine", "bspline"],
         Option("how the earlier image is laid over the later one before anything else", THIS),
     ] = "affine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairTableSettings:
+    """Which column of a table of pairs holds what, beside those that every table has (folder, patient, split)."""
+
+    baseline_column: Annotated[str, Option("column of a table of pairs with the earlier image", DATA, "COLUMN")] = (
+        "baseline"
+    )
+    followup_column: Annotated[str, Option("column with the later image", DATA, "COLUMN")] = "followup"
+    map_column: Annotated[
+        str | None, Option("column with the true map (default: `map` where there is one)", DATA, "COLUMN")
+    ] = None
+    mask_column: Annotated[
+        str | None,
+        Option("column with the mask of what counts (default: `mask` where there is one)", DATA, "COLUMN"),
+    ] = None
+    pair_column: Annotated[
+        str | None, Option("column with the pair's name (default: `pair`, else the row's number)", DATA, "COLUMN")
+    ] = None
+    view_column: Annotated[
+        str | None, Option("column with the view, such as PA (default: `view` where there is one)", DATA, "COLUMN")
+    ] = None
+    date_columns: Annotated[
+        tuple[str, ...],
+        Option(
+            "columns with the dates of both images, or numbers that rise with time: the order is checked", DATA, "A,B"
+        ),
+    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,10 @@ from medcli.diffmap.pairs import Drawn, Pair, PairImages, PairSet
 from medcli.diffmap.phantom import draw_phantom_pair
 from medcli.diffmap.preparing import align, prepare
 from medcli.diffmap.reading import MAP_MIDDLE, MAP_SCALE, read_image, read_map, read_pair
-from medcli.diffmap.sources import PairColumns, load_pairs, pair_of_files, with_splits
+from medcli.diffmap.sources import PairColumns, columns_of, load_pairs, pair_of_files, with_splits
 from medcli.errors import MedcliError, Problems, RunFailure, UsageProblem
+from medcli.settings.diffmap_groups import PairTableSettings
+from medcli.settings.groups import DataSettings
 
 SIZE = 96
 
@@ -100,7 +102,9 @@ def test_a_table_names_its_columns_by_flags(tmp_path: Path, films: tuple[npt.NDA
     for name in ("a.png", "b.png"):
         save(tmp_path / "img" / name, films[0])
     (tmp_path / "t.csv").write_text("who,early,late,d1,d2\nX,a.png,b.png,2,10\nY,b.png,a.png,7,1\n")
-    columns = PairColumns("early", "late", patient="who", dates=("d1", "d2"), image_dir=str(tmp_path / "img"))
+    table = PairTableSettings(baseline_column="early", followup_column="late", date_columns=("d1", "d2"))
+    data = DataSettings(patient_column=("who",), image_dir=(str(tmp_path / "img"),))
+    columns = columns_of(data, table)
     found = load_pairs(str(tmp_path / "t.csv"), columns)
     assert [pair.patient for pair in found.pairs] == ["X", "Y"]
     assert codes(found.pairs[0]) == ["same-file"]  # 2 comes before 10, as numbers do
@@ -108,6 +112,8 @@ def test_a_table_names_its_columns_by_flags(tmp_path: Path, films: tuple[npt.NDA
     with pytest.raises(UsageProblem, match="no column `baseline`") as caught:
         load_pairs(str(tmp_path / "t.csv"))
     assert caught.value.where == "--baseline-column"
+    with pytest.raises(UsageProblem, match="`d1` is not two columns"):
+        columns_of(data, PairTableSettings(date_columns=("d1",)))
     (tmp_path / "t.csv").write_text("baseline,followup\nimg/a.png,\n")
     with pytest.raises(UsageProblem, match="one image is missing"):
         load_pairs(str(tmp_path / "t.csv"))

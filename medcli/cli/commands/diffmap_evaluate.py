@@ -39,6 +39,7 @@ def evaluate(source: ScoredMaps, flags: Flags) -> ExitCode | None:
         medcli diffmap evaluate maps/ --data pairs/ --threshold 0.05 --readers readers/
     """
     from medcli.diffmap.scoring import ScoreRequest, is_run, score
+    from medcli.settings.diffmap_groups import PairTableSettings
     from medcli.settings.groups import (
         ComputeSettings,
         DataSettings,
@@ -67,6 +68,7 @@ def evaluate(source: ScoredMaps, flags: Flags) -> ExitCode | None:
             None if resolved.origin("register").layer == "default" else resolved.values["register"],
             resolved.values["map"] == "signed",
             resolved.group(EvaluationSettings).bootstrap,
+            resolved.group(PairTableSettings),
         ),
         output.progress,
     )

@@ -11,6 +11,7 @@ from medcli.errors import ExitCode, MedcliError, Problems, RunFailure, UsageProb
 
 if TYPE_CHECKING:
     from medcli.diffmap.outputs import Written
+    from medcli.diffmap.pairs import PairSet
     from medcli.diffmap.prediction import Mapper
     from medcli.settings.resolve import Resolved
 
@@ -41,18 +42,17 @@ def predict(baseline: BaselineArgument, followup: FollowupArgument, flags: Flags
     from medcli.diffmap.outputs import check_free, claim, folder_name, folder_names, require_formats, write_map
     from medcli.diffmap.pairs import PairSet
     from medcli.diffmap.prediction import Wanted, map_pairs, mapper_for
-    from medcli.diffmap.sources import load_pairs, pair_of_files
+    from medcli.diffmap.sources import pair_of_files
     from medcli.settings.groups import ComputeSettings, DataSettings, FormatSettings, FoundMapSettings, PairSettings
     from medcli.settings.resolve import resolve
 
     settings = flags.output()
     output = Output(settings, "diffmap predict")
     resolved = resolve("diffmap predict", flags.given)
-    source = _source(resolved.group(DataSettings).data)
     asked, compute = resolved.group(FoundMapSettings), resolved.group(ComputeSettings)
-    named = _named(baseline, followup, source)
+    named = _named(baseline, followup, many=bool(resolved.group(DataSettings).data))
     formats = require_formats(resolved.group(FormatSettings).format)
-    pairs = PairSet("", (pair_of_files(*named),)) if named else load_pairs(source or "")
+    pairs = PairSet("", (pair_of_files(*named),)) if named else _listed(resolved)
     wanted = Wanted(
         run=asked.run,
         register=_if_said(resolved, "register", resolved.group(PairSettings).register),
@@ -102,17 +102,24 @@ def predict(baseline: BaselineArgument, followup: FollowupArgument, flags: Flags
     return _answer(output, mapper, done, failures, folder, one=named is not None)
 
 
-def _source(data: tuple[str, ...]) -> str | None:
-    if len(data) > 1:
+def _listed(resolved: Resolved) -> PairSet:
+    """The set of pairs that `--data` names."""
+    from medcli.data.named_sets import named_sets
+    from medcli.diffmap.sources import columns_of, load_pairs
+    from medcli.settings.diffmap_groups import PairTableSettings
+    from medcli.settings.groups import DataSettings
+
+    sets = named_sets(resolved.group(DataSettings), resolved.data_tables)
+    if len(sets) > 1:
         raise UsageProblem("several sets of pairs are named", where="--data", hint="name one", code="two-inputs")
-    return data[0] if data else None
+    return load_pairs(sets[0].path, columns_of(sets[0].settings, resolved.group(PairTableSettings)))
 
 
-def _named(baseline: str | None, followup: str | None, source: str | None) -> tuple[str, str] | None:
+def _named(baseline: str | None, followup: str | None, *, many: bool) -> tuple[str, str] | None:
     """Both files, or None where a set of pairs is named instead."""
-    if source is not None and baseline is None:
+    if many and baseline is None:
         return None
-    if source is not None:
+    if many:
         raise UsageProblem("two files and a set of pairs are named", where="--data", hint="name one", code="two-inputs")
     if not baseline or not followup:
         raise UsageProblem(

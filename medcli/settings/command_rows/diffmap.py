@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medcli.settings.command_rows.command import OF_IMAGES, SOURCES, WRITING, CommandSettings, Part, answering
+from medcli.settings.diffmap_groups import PairTableSettings
 from medcli.settings.groups import (
     CompareSettings,
     ComputeSettings,
@@ -23,9 +24,12 @@ from medcli.settings.groups import (
 
 __all__ = ["DIFFMAP"]
 
+# Of what is said about tables, what tables of pairs have too.
+_OF_TABLES = ("image_dir", "patient_column", "split_column")
 # Of what is said about images, what pairs and masked pictures have too.
 _OF_PAIRS = (
     "data",
+    *_OF_TABLES,
     "split",
     "split_seed",
     "image_size",
@@ -76,6 +80,7 @@ DIFFMAP: tuple[CommandSettings, ...] = (
             Part(DifferenceSettings),
             Part(PairSettings),
             Part(DataSettings, only=_OF_PAIRS),
+            Part(PairTableSettings),
             Part(ModelSettings, only=("weights", "arch_opt")),
             Part(
                 TrainingSettings,
@@ -95,6 +100,7 @@ DIFFMAP: tuple[CommandSettings, ...] = (
             Part(MaskSettings),
             Part(DifferenceSettings, only=("model",)),
             Part(DataSettings, only=_OF_PAIRS),
+            Part(PairTableSettings),
             Part(ModelSettings, only=("weights", "arch_opt")),
             # Whether the best epoch was found is judged by the loss alone.
             Part(TrainingSettings, without=(*_NOT_OF_MAPS, "loss", "monitor"), words={"augment": _PLAIN_AUGMENTS}),
@@ -111,7 +117,8 @@ DIFFMAP: tuple[CommandSettings, ...] = (
             Part(FoundMapSettings),
             Part(PairSettings),
             Part(FormatSettings, words={"format": _OF_MAPS}),
-            Part(DataSettings, only=("data", "image_size", "window")),
+            Part(DataSettings, only=("data", "image_dir", "image_size", "window")),
+            Part(PairTableSettings, without=("map_column", "mask_column")),
             Part(ComputeSettings, only=("device", "precision", "workers")),
             answering(*SOURCES, "out", "overwrite", "verbose", "no_progress"),
         ),
@@ -125,7 +132,11 @@ DIFFMAP: tuple[CommandSettings, ...] = (
             Part(CompareSettings, only=("on",)),
             Part(PairSettings),
             Part(DifferenceSettings, only=("map",)),
-            Part(DataSettings, only=("data", "image_size", "window", "limit", "split_seed", "skip_unreadable")),
+            Part(
+                DataSettings,
+                only=("data", *_OF_TABLES, "image_size", "window", "limit", "split_seed", "skip_unreadable"),
+            ),
+            Part(PairTableSettings),
             Part(EvaluationSettings, only=("bootstrap",)),
             Part(ComputeSettings, without=("deterministic",)),
             answering(*SOURCES, "out", "overwrite", "verbose", "no_progress"),
