@@ -112,10 +112,11 @@ class SiameseUnet(nn.Module):
 
     def forward(self, baseline: torch.Tensor, followup: torch.Tensor) -> torch.Tensor:
         """Two times [B, C, H, W] -> [B, 1, H, W]."""
-        # One pass for both, so that batch norm sees both alike.
-        differences = []
+        # One pass for both, so that batch norm sees both alike. Counted, not halved: `chunk` and `len` would fix the
+        # number of pairs in an exported graph.
+        pairs, differences = baseline.shape[0], []
         for maps in _maps(self.encoder, torch.cat([baseline, followup]), self.channels):
-            before, after = maps.chunk(2)
+            before, after = maps[:pairs], maps[pairs:]
             differences.append(after - before)
         change = self.decoder(differences, followup - baseline)
         return torch.tanh(change) if self.signed else torch.sigmoid(change)

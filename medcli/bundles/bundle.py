@@ -6,6 +6,7 @@ That the example is computed at every opening is the point: this machine is not 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -21,7 +22,17 @@ from medcli.errors import RunFailure, UsageProblem
 from medcli.evaluation.calibrator import calibrate_logits
 from medcli.evaluation.scores import sigmoid, softmax
 
-__all__ = ["MODEL", "QUANTISED_LIMIT", "SELFTEST", "SELFTEST_LIMIT", "Answers", "Bundle", "open_bundle", "open_session"]
+__all__ = [
+    "MODEL",
+    "QUANTISED_LIMIT",
+    "SELFTEST",
+    "SELFTEST_LIMIT",
+    "Answers",
+    "Bundle",
+    "compare_files",
+    "open_bundle",
+    "open_session",
+]
 
 MODEL, SELFTEST = "model.onnx", "selftest.npz"
 
@@ -132,7 +143,7 @@ def open_bundle(path: str | Path, *, threads: int = 0, check: bool = True) -> Bu
     folder = Path(path)
     manifest = read_manifest(folder)
     if check:
-        _compare(folder, manifest)
+        compare_files(folder, manifest.files)
     if manifest.format != "onnx":
         raise UsageProblem(
             f"`{path}` is a bundle of the format `{manifest.format}`, and medcli runs those of `onnx`",
@@ -174,8 +185,13 @@ def open_session(model: Path, *, threads: int = 0) -> Any:
         ) from problem
 
 
-def _compare(folder: Path, manifest: Manifest) -> None:
-    for name, expected in manifest.files.items():
+def compare_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compare the files of a bundle with what its `bundle.json` says of them.
+
+    Raises:
+        UsageProblem: one is missing or is another one (code `changed-bundle`), or cannot be read.
+    """
+    for name, expected in files.items():
         file = folder / name
         if not file.is_file():
             raise UsageProblem(f"`{name}` of the bundle is missing", where=str(folder), code="changed-bundle")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from medcli.data.dataset import Preprocessing
 from medcli.data.target import Target, target_from_dict, target_to_dict
@@ -17,6 +17,7 @@ from medcli.evaluation.calibrator import Calibrator
 from medcli.evaluation.calibrator_file import calibrator_from_dict, calibrator_to_dict
 
 __all__ = [
+    "DIFFERENCE_SCHEMA",
     "FORMATS",
     "MANIFEST",
     "SCHEMA",
@@ -26,15 +27,22 @@ __all__ = [
     "bad_bundle",
     "file_facts",
     "is_bundle",
+    "listed_files",
     "manifest_to_json",
+    "read_document",
     "read_manifest",
+    "require_fields",
 ]
 
 MANIFEST = "bundle.json"
 SCHEMA = "medcli-bundle/1"
+DIFFERENCE_SCHEMA = "medcli-difference-bundle/1"
+"""Of a bundle that compares two pictures, see `medcli.bundles.difference`."""
 
 Format = Literal["onnx", "pt2", "safetensors", "adapter"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -125,8 +133,19 @@ def read_manifest(path: Path) -> Manifest:
     """Read and check the `bundle.json` of a bundle.
 
     Raises:
-        UsageProblem: none there (code `not-a-bundle`), written by a newer medcli (`newer-bundle`), or not as medcli
-            writes it (`bad-bundle`).
+        UsageProblem: none there (code `not-a-bundle`), written by a newer medcli (`newer-bundle`), of a model for
+            something else (`other-kind`), or not as medcli writes it (`bad-bundle`).
+    """
+    return read_document(path, SCHEMA, _parsed)
+
+
+def read_document(path: Path, schema: str, parse: Callable[[Mapping[str, Any]], Kept]) -> Kept:
+    """Read the `bundle.json` of one kind of bundle; raises as `read_manifest`.
+
+    Args:
+        path: of the bundle.
+        schema: of that kind.
+        parse: checks the document; raises ValueError, TypeError, KeyError or AttributeError for what is wrong with it.
     """
     file = path / MANIFEST
     if not file.is_file():
@@ -139,11 +158,11 @@ def read_manifest(path: Path) -> Manifest:
         document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
         raise bad_bundle(file, f"it is no JSON: {problem}") from problem
-    schema = document.get("schema") if isinstance(document, dict) else None
-    if schema != SCHEMA:
-        _refuse_schema(file, schema)
+    found = document.get("schema") if isinstance(document, dict) else None
+    if found != schema:
+        _refuse_schema(file, found, schema)
     try:
-        return _parsed(document)
+        return parse(document)
     except (ValueError, TypeError, KeyError, AttributeError) as problem:
         raise bad_bundle(file, str(problem)) from problem
 
@@ -158,31 +177,62 @@ def bad_bundle(file: Path, what: str) -> UsageProblem:
     )
 
 
-def _refuse_schema(file: Path, schema: Any) -> None:
-    kind, _, version = str(schema).partition("/")
-    if kind == SCHEMA.partition("/")[0] and version.isdigit():
+_PURPOSES = {
+    SCHEMA: ("says something about one picture", "medcli predict {folder} IMAGES"),
+    DIFFERENCE_SCHEMA: (
+        "compares two pictures of one patient",
+        "medcli diffmap predict BASELINE FOLLOWUP --run {folder}",
+    ),
+}
+
+
+def _refuse_schema(file: Path, found: Any, wanted: str) -> None:
+    kind, _, version = str(found).partition("/")
+    if kind == wanted.partition("/")[0] and version.isdigit():
         raise UsageProblem(
-            f"this bundle has the format `{schema}`, and this medcli reads `{SCHEMA}`",
+            f"this bundle has the format `{found}`, and this medcli reads `{wanted}`",
             where=str(file),
             hint="bring medcli up to date, or export the run again with this version",
             code="newer-bundle",
         )
-    raise bad_bundle(file, f"its schema is {str(schema)[:40]!r}")
+    if found in _PURPOSES:
+        does, command = _PURPOSES[found]
+        raise UsageProblem(
+            f"this bundle {does}", where=str(file), hint=f"`{command.format(folder=file.parent)}`", code="other-kind"
+        )
+    raise bad_bundle(file, f"its schema is {str(found)[:40]!r}")
+
+
+def require_fields(
+    document: Mapping[str, Any], kind: type[Any], texts: tuple[str, ...], tables: tuple[str, ...]
+) -> None:
+    """Check that a document has every field of a dataclass, and that some are texts and some tables.
+
+    Raises:
+        ValueError: naming the first that is wrong.
+    """
+    absent = sorted({entry.name for entry in fields(kind)} - set(document))
+    if absent:
+        raise ValueError(f"it lacks `{absent[0]}`")
+    for name in texts:
+        if not isinstance(document[name], str):
+            raise ValueError(f"its `{name}` is no text")
+    for name in tables:
+        if not isinstance(document[name], dict):
+            raise ValueError(f"its `{name}` is no table")
+
+
+def listed_files(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The files of a document: name -> {sha256, bytes}. Raises ValueError for a name that leads out of the bundle."""
+    return {_file_name(name): _file(facts) for name, facts in document["files"].items()}
 
 
 def _parsed(document: Mapping[str, Any]) -> Manifest:
-    names = {entry.name for entry in fields(Manifest)}
-    absent = sorted(names - set(document))
-    if absent:
-        raise ValueError(f"it lacks `{absent[0]}`")
+    require_fields(
+        document, Manifest, ("name", "created", "medcli", "architecture"), ("facts", "files", "target", "preprocessing")
+    )
     if document["format"] not in FORMATS:
         raise ValueError(f"its format is `{document['format']}`, not one of {', '.join(FORMATS)}")
-    for name in ("name", "created", "medcli", "architecture"):
-        if not isinstance(document[name], str):
-            raise ValueError(f"its `{name}` is no text")
-    for name in ("facts", "files", "target", "preprocessing"):
-        if not isinstance(document[name], dict):
-            raise ValueError(f"its `{name}` is no table")
     kept = document["calibrator"]
     target = target_from_dict(document["target"])
     calibrator = None if kept is None else calibrator_from_dict(kept)
@@ -198,7 +248,7 @@ def _parsed(document: Mapping[str, Any]) -> Manifest:
         thresholds=tuple(_threshold(one) for one in document["thresholds"]),
         verification=document["verification"],
         facts=document["facts"],
-        files={_file_name(name): _file(facts) for name, facts in document["files"].items()},
+        files=listed_files(document),
     )
 
 

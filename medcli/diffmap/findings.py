@@ -10,10 +10,9 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional
 
 from medcli.diffmap.components import Component, components
+from medcli.diffmap.scaling import resized
 
 __all__ = ["SIDES", "Finding", "Grid", "Limits", "findings_of"]
 
@@ -91,12 +90,8 @@ class Grid:
         if inner.shape == shape:
             return inner
         known = np.isfinite(inner)
-        layers = torch.from_numpy(np.stack([np.where(known, inner, 0), known.astype(np.float32)]))[None]
-        smaller = shape[0] < inner.shape[0]
-        grown = functional.interpolate(layers, size=shape, mode="bilinear", align_corners=False, antialias=smaller)[
-            0
-        ].numpy()
-        return np.where(grown[1] > 0.99, grown[0], np.float32("nan")).astype(np.float32)
+        grown, seen = (resized(layer.astype(np.float32), shape) for layer in (np.where(known, inner, 0), known))
+        return np.where(seen > 0.99, grown, np.float32("nan")).astype(np.float32)
 
 
 @dataclass(frozen=True)

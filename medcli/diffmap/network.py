@@ -10,11 +10,12 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
+from medcli.diffmap.spec import Map
 from medcli.errors import MedcliError, RunFailure, UsageProblem
 from medcli.models.build import check_options
 from medcli.models.layers import LayerTable, layer_table
@@ -33,7 +34,6 @@ __all__ = [
     "load_encoder",
 ]
 
-Map = Literal["signed", "magnitude"]
 _COMMON = ("in_channels", "image_size", "map", "weights", "name")
 _HEAD = "medcli_head."
 _WRAPPERS = ("backbone.", "net.", "encoder.")

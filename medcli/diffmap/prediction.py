@@ -1,40 +1,37 @@
 """Maps of pairs that nobody knows the truth of: one way from two files to a map, for one pair and for many.
 
-Reading and aligning a pair costs more than most networks do, so it runs ahead in threads while maps are made.
+Reading and aligning a pair costs more than most networks do, so it runs ahead in threads while maps are made. Nothing
+here needs torch: whoever makes the maps may be a network of torch or the graph of a bundle.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from medcli.bundles.manifest import is_bundle
 from medcli.diffmap.checks import Concern
 from medcli.diffmap.components import least_area
 from medcli.diffmap.findings import Finding, Grid, Limits, findings_of
 from medcli.diffmap.headers import Header, read_header
 from medcli.diffmap.intensity import match
-from medcli.diffmap.network import build_difference
 from medcli.diffmap.pairs import Pair
-from medcli.diffmap.prepared import filled
-from medcli.diffmap.preparing import Prepared, prepare
+from medcli.diffmap.preparing import Prepared, filled, prepare
 from medcli.diffmap.reading import squared_image
 from medcli.diffmap.registration import Alignment, How
-from medcli.diffmap.run import DifferenceSpec, difference_map, load_difference_run
+from medcli.diffmap.scaling import resized
+from medcli.diffmap.spec import DifferenceSpec
 from medcli.errors import MedcliError, RunFailure, UsageProblem
-from medcli.models.device import autocast, choose_device, choose_precision
 from medcli.settings.groups import ComputeSettings
 
-__all__ = ["DEFAULT_SIZE", "FoundMap", "Mapper", "Pictured", "Wanted", "map_pairs", "mapper_for"]
+__all__ = ["DEFAULT_SIZE", "FoundMap", "MapMaker", "Mapper", "Pictured", "Wanted", "map_pairs", "mapper_for"]
 
-SUBTRACTION = "medcli/subtraction"
 DEFAULT_SIZE = 512
 SHOWN = 640  # least side of pictures: a network of 64 pixels finds changes that nobody could place in 64 pixels
 THRESHOLD = 0.2  # synthetic validation pairs choose 0.06, but of real films a third of every picture differs by more
@@ -47,7 +44,7 @@ class Wanted:
     """What was asked for; None takes the run's own, or the stated default.
 
     Args:
-        run: of `diffmap train`, or None for subtraction.
+        run: of `diffmap train`, or a bundle made from one; None for subtraction.
         register: how the baseline is laid over the follow-up.
         antisymmetric: None for signed maps alone.
         threshold: see `Limits`.
@@ -70,32 +67,51 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class MapMaker:
+    """Whoever makes maps: a network, or the graph of a bundle.
+
+    Args:
+        difference: baseline as a network sees it and follow-up, float32 [S, S] in [0, 1], and whether half the map of
+            the exchanged images is taken away -> map, float32 [S, S].
+        spec: how it was made.
+        matched: whether it learnt from pairs whose baseline had the follow-up's grey scale.
+        threshold: chosen on validation pairs, or None.
+        antisymmetric: the only answer it has to that question; None where it can do both.
+        cautions: what the user should read first.
+    """
+
+    difference: Callable[[Image, Image, bool], Image]
+    spec: DifferenceSpec
+    matched: bool = True
+    threshold: float | None = None
+    antisymmetric: bool | None = None
+    cautions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Mapper:
     """A difference model, ready.
 
     Args:
-        network: in eval mode, on `device`.
-        spec: how it was made.
+        maker: who makes the maps.
         how: registration.
-        matched: whether the baseline gets the follow-up's grey scale.
         antisymmetric: whether half the map of the exchanged images is taken away.
         limits: of findings.
         wanted: what was asked for.
-        device: where it runs.
-        precision: with what numbers.
         cautions: what the user should read first.
     """
 
-    network: torch.nn.Module
-    spec: DifferenceSpec
+    maker: MapMaker
     how: How
-    matched: bool
     antisymmetric: bool
     limits: Limits
     wanted: Wanted
-    device: torch.device
-    precision: Any
     cautions: tuple[str, ...] = ()
+
+    @property
+    def spec(self) -> DifferenceSpec:
+        """How the model was made."""
+        return self.maker.spec
 
     @property
     def signed(self) -> bool:
@@ -157,50 +173,60 @@ class _Ready:
 
 
 def mapper_for(wanted: Wanted, compute: ComputeSettings) -> Mapper:
-    """The model of a run, or subtraction.
+    """The model of a run or a bundle, or subtraction.
 
     Raises:
-        UsageProblem: no difference run, a size or antisymmetry that it cannot have, or no such device.
+        UsageProblem: no difference run or bundle, a size or antisymmetry that it cannot have, or no such device.
+        RunFailure: a bundle that computes something else on this machine.
     """
-    device = choose_device(compute.device)
-    precision = choose_precision(compute.precision, device)
-    cautions: list[str] = []
+    maker = _maker(wanted, compute)
+    spec = maker.spec
+    if wanted.image_size not in (None, spec.image_size):
+        raise UsageProblem(
+            f"the run was trained with {spec.image_size} pixels and sees every image so, not with {wanted.image_size}",
+            where="--image-size",
+            hint="leave `--image-size` out; images of any size are brought to the run's",
+            code="fixed-by-run",
+        )
+    how, cautions = wanted.register or spec.register, list(maker.cautions)
+    if wanted.run is not None and how != spec.register:
+        cautions.append(f"the run learnt from pairs with `--register {spec.register}`, and these get `{how}`")
+    return Mapper(
+        maker, how, _antisymmetric(wanted, maker), _limits(wanted, spec, maker.threshold), wanted, tuple(cautions)
+    )
+
+
+def _maker(wanted: Wanted, compute: ComputeSettings) -> MapMaker:
     if wanted.run is None:
-        size = wanted.image_size or DEFAULT_SIZE
-        spec = DifferenceSpec(SUBTRACTION, "difference", "signed", 1, size)
-        network = build_difference(SUBTRACTION, in_channels=1, image_size=size).to(device).eval()
-        how, matched, own = wanted.register or "affine", True, None
-    else:
-        loaded = load_difference_run(wanted.run, device)
-        network, spec = loaded.network, loaded.spec
-        if wanted.image_size not in (None, spec.image_size):
-            raise UsageProblem(
-                f"the run was trained with {spec.image_size} pixels and sees every image so, not with "
-                f"{wanted.image_size}",
-                where="--image-size",
-                hint="leave `--image-size` out; images of any size are brought to the run's",
-                code="fixed-by-run",
-            )
-        how = wanted.register or spec.register
-        matched = spec.register != "none"
-        given = loaded.extra.get("threshold")
-        own = float(given) if isinstance(given, int | float) and 0 < given <= 1 else None
-        if loaded.caution:
-            cautions.append(loaded.caution)
-        if how != spec.register:
-            cautions.append(f"the run learnt from pairs with `--register {spec.register}`, and these get `{how}`")
-    if wanted.antisymmetric and spec.map != "signed":
+        from medcli.diffmap.map_makers import subtraction
+
+        return subtraction(wanted.image_size or DEFAULT_SIZE, compute)
+    if is_bundle(wanted.run):
+        from medcli.diffmap.bundled import bundled
+
+        return bundled(wanted.run, compute)
+    from medcli.diffmap.map_makers import trained
+
+    return trained(wanted.run, compute)
+
+
+def _antisymmetric(wanted: Wanted, maker: MapMaker) -> bool:
+    signed, asked = maker.spec.map == "signed", wanted.antisymmetric
+    if asked and not signed:
         raise UsageProblem(
             "the run's maps are magnitudes, which have no opposite",
             where="--antisymmetric",
             hint="leave it out",
             code="no-signs",
         )
-    antisymmetric = spec.map == "signed" if wanted.antisymmetric is None else wanted.antisymmetric
-    return Mapper(
-        network, spec, how, matched, antisymmetric, _limits(wanted, spec, own), wanted, device, precision,
-        tuple(cautions),
-    )  # fmt: skip
+    if asked is not None and maker.antisymmetric not in (None, asked):
+        raise UsageProblem(
+            "taking away half the map of the exchanged images is part of the bundle's graph",
+            where="--no-antisymmetric",
+            hint="the run it was exported from can do without",
+            code="fixed-by-bundle",
+        )
+    return signed if asked is None else asked
 
 
 def map_pairs(
@@ -247,9 +273,7 @@ def _ahead(pairs: Sequence[Pair], mapper: Mapper, workers: int | None) -> Iterat
             yield pair, _ready(pair, mapper)
         return
     waiting: deque[tuple[Pair, Future[_Ready | MedcliError]]] = deque()
-    # Each reading thread would start torch's own pool for every resize; the cores are the network's meanwhile.
-    intra_op = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         try:
             for pair in pairs:
                 waiting.append((pair, pool.submit(_ready, pair, mapper)))
@@ -261,7 +285,6 @@ def _ahead(pairs: Sequence[Pair], mapper: Mapper, workers: int | None) -> Iterat
                 yield first, future.result()
         finally:
             pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(intra_op)
 
 
 def _ready(pair: Pair, mapper: Mapper) -> _Ready | MedcliError:
@@ -271,7 +294,7 @@ def _ready(pair: Pair, mapper: Mapper) -> _Ready | MedcliError:
             pair,
             mapper.spec.image_size,
             mapper.how,
-            matched=mapper.matched,
+            matched=mapper.maker.matched,
             allow_mismatch=wanted.allow_mismatch,
             window=wanted.window,
         )
@@ -307,9 +330,7 @@ def _scaled(alignment: Alignment, size: int) -> Alignment:
     offset = factor * alignment.matrix[:, 2] + half - linear @ half
     bend = None
     if alignment.bend is not None:
-        field = torch.from_numpy(np.ascontiguousarray(alignment.bend))[None]
-        grown = torch.nn.functional.interpolate(field, size=(size, size), mode="bilinear", align_corners=False)
-        bend = (grown[0] * factor).numpy()
+        bend = np.stack([resized(part, (size, size)) for part in alignment.bend]) * np.float32(factor)
     return Alignment(np.column_stack([linear, offset]), bend, (size, size))
 
 
@@ -323,13 +344,7 @@ def _mapped(pair: Pair, ready: _Ready, mapper: Mapper) -> FoundMap:
             text = "both images hold the same pixels, so the map is zero everywhere"
             concerns = (*concerns, Concern("same-pixels", "warn", text))
     else:
-        before, after = (
-            torch.from_numpy(np.ascontiguousarray(picture))[None, None].to(mapper.device)
-            for picture in (filled(images), images.followup)
-        )
-        with torch.inference_mode(), autocast(mapper.device, mapper.precision):
-            output = difference_map(mapper.network, mapper.spec, before, after, antisymmetric=mapper.antisymmetric)
-        found = output[0, 0].float().cpu().numpy()
+        found = mapper.maker.difference(filled(images), images.followup, mapper.antisymmetric)
     if not np.isfinite(found).all():
         raise RunFailure(
             f"the network's map of `{pair.identifier}` is not a number",

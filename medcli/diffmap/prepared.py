@@ -26,7 +26,7 @@ from medcli.data.subset import take
 from medcli.data.target import Target
 from medcli.diffmap.intensity import match
 from medcli.diffmap.pairs import Pair, PairImages, PairSet
-from medcli.diffmap.preparing import prepare
+from medcli.diffmap.preparing import filled, prepare
 from medcli.diffmap.reading import read_pair
 from medcli.diffmap.registration import Alignment, How
 from medcli.errors import MedcliError, UsageProblem
@@ -155,13 +155,6 @@ def prepared_pair(pair: Pair, size: int, how: How, *, window: str = "auto", key:
     baseline = warped if same else np.where(valid, match(warped, images.followup, valid), np.float32(0))
     target = None if images.target is None else np.where(valid, images.target, np.float32("nan"))
     return replace(images, baseline=baseline, target=target, valid=valid, baseline_valid=valid)
-
-
-def filled(images: PairImages) -> Image:
-    """The baseline as networks see it, float32 [H, W]: where not both images show something it repeats the follow-up,
-    since what one image alone shows is no change.
-    """
-    return np.where(images.valid, images.baseline, images.followup).astype(np.float32)
 
 
 def pair_set(pairs: PairSet, source: str, *, size: int, how: How, window: str, limit: int | None, seed: int) -> DataSet:

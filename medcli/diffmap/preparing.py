@@ -13,7 +13,7 @@ from medcli.diffmap.pairs import Pair, PairImages
 from medcli.diffmap.reading import read_pair
 from medcli.diffmap.registration import How, Quality, Registered, register
 
-__all__ = ["Prepared", "align", "prepare"]
+__all__ = ["Prepared", "align", "filled", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -97,3 +97,10 @@ def align(images: PairImages, how: How = "affine", *, matched: bool = True) -> P
         target = np.where(registered.valid, target, np.float32("nan"))
     aligned = replace(images, baseline=baseline, target=target, valid=registered.valid, baseline_valid=registered.valid)
     return Prepared(aligned, images.baseline, registered)
+
+
+def filled(images: PairImages) -> npt.NDArray[np.float32]:
+    """The baseline as networks see it, float32 [H, W]: where not both images show something it repeats the follow-up,
+    since what one image alone shows is no change.
+    """
+    return np.where(images.valid, images.baseline, images.followup).astype(np.float32)

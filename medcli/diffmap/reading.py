@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from medcli.data.dataset import Picture, Preprocessing
+from medcli.data.dataset import Picture
 from medcli.data.decode import UnreadableImage, check_size, image_suffix, read_picture
-from medcli.data.resize import to_planes
 from medcli.diffmap.headers import read_header
 from medcli.diffmap.pairs import Pair, PairImages
 from medcli.diffmap.phantom import draw_phantom_pair
+from medcli.diffmap.scaling import padded_square
 from medcli.errors import RunFailure
+from medcli.registry.layout import install_line
 
 __all__ = ["MAP_MIDDLE", "MAP_SCALE", "fit_map", "read_image", "read_map", "read_pair", "squared_image"]
 
@@ -52,7 +52,7 @@ def read_pair(pair: Pair, image_size: int, *, window: str = "auto") -> PairImage
         mask = read_image(pair.mask)
         _same_size(pair.mask, (mask.pixels.shape[0], mask.pixels.shape[1]), second, "mask")
         shown = (mask.pixels > mask.low).astype(np.float32)
-        valid = valid & (_fitted(Picture(shown, 0.0, 1.0), image_size) > 0.99)
+        valid = valid & (padded_square(Picture(shown, 0.0, 1.0), image_size) > 0.99)
     mapped: Image | None = None
     if pair.map is not None:
         values = read_map(pair.map)
@@ -121,7 +121,7 @@ def read_map(path: str) -> Image:
 
 def fit_map(values: Image, image_size: int) -> Image:
     """A map on the square grid of its follow-up: the same scaling and padding as the images (0 in the padding)."""
-    return np.clip(_fitted(Picture(values, 0.0, 1.0), image_size), -1, 1)
+    return np.clip(padded_square(Picture(values, 0.0, 1.0), image_size), -1, 1)
 
 
 def squared_image(path: str, size: int, window: str = "auto") -> tuple[Image, Mask, tuple[int, int]]:
@@ -132,15 +132,9 @@ def squared_image(path: str, size: int, window: str = "auto") -> tuple[Image, Ma
     """
     picture = read_image(path, window)
     height, width = picture.pixels.shape[:2]
-    image = np.clip(_fitted(picture, size), 0, 1)
-    shown = _fitted(Picture(np.ones((height, width), np.float32), 0.0, 1.0), size) > 0.99
+    image = np.clip(padded_square(picture, size), 0, 1)
+    shown = padded_square(Picture(np.ones((height, width), np.float32), 0.0, 1.0), size) > 0.99
     return image, shown, (int(height), int(width))
-
-
-def _fitted(picture: Picture, size: int) -> Image:
-    preprocessing = Preprocessing(size, 1, (0.0,), (1.0,), fit="pad")
-    with torch.no_grad():
-        return np.ascontiguousarray(to_planes(picture, preprocessing)[0].numpy(), dtype=np.float32)
 
 
 def _same_size(path: str, size: tuple[int, int], followup: tuple[int, int], what: str) -> None:
@@ -156,7 +150,8 @@ def _nifti(path: str) -> Image:
     try:
         import nibabel as nib
     except ModuleNotFoundError:
-        raise UnreadableImage(path, "reading NIfTI needs nibabel: `pip install 'medcli[diffmap]'`") from None
+        line = install_line(("medcli[diffmap]",))
+        raise UnreadableImage(path, f"reading NIfTI needs nibabel: `{line}`") from None
     if not Path(path).is_file():
         raise UnreadableImage(path, "no such file")
     try:

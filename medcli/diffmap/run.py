@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from medcli.diffmap.network import Map, build_difference, build_reconstruction
-from medcli.diffmap.registration import HOW, How
+from medcli.diffmap.network import build_difference, build_reconstruction
+from medcli.diffmap.registration import HOW
+from medcli.diffmap.spec import DifferenceSpec, Kind, Map
 from medcli.errors import UsageProblem
 from medcli.models.provenance import check_package
 from medcli.models.tensor_file import write_tensors
@@ -33,34 +34,6 @@ __all__ = [
 ]
 
 SCHEMA = "medcli-difference/1"
-Kind = Literal["difference", "reconstruction"]
-
-
-@dataclass(frozen=True)
-class DifferenceSpec:
-    """How a network is built and what its images go through.
-
-    Args:
-        model: qualified name, such as `medcli/siamese-unet`.
-        kind: the difference model, or the reconstruction around its encoder that masked pretraining makes.
-        map: `signed` or `magnitude`.
-        in_channels: channels of each image; grey ones are repeated.
-        image_size: side in pixels.
-        options: the model's own options.
-        mean: of the normalisation, one value per channel.
-        std: likewise.
-        register: how the pairs lay over each other that it learnt from.
-    """
-
-    model: str
-    kind: Kind
-    map: Map
-    in_channels: int
-    image_size: int
-    options: Mapping[str, Any] = field(default_factory=dict)
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    register: How = "affine"
 
 
 @dataclass(frozen=True)

@@ -8,42 +8,57 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, ValueInfoProto, helper
+from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
 from medcli.data.dataset import Preprocessing
 from medcli.data.resize import LUMA
 from medcli.export.nodes import Nodes
 
-__all__ = ["DEEP", "IMAGE", "preprocessing_inputs", "preprocessing_nodes"]
+__all__ = ["DEEP", "IMAGE", "no_depth", "preprocessing_inputs", "preprocessing_nodes"]
 
 IMAGE, DEEP = "image", "deep"
 """Inputs: bytes; and, for sources above 8 bits, units in [0, 1] that are added to them (default: nothing)."""
 
 
-def preprocessing_inputs() -> tuple[ValueInfoProto, ValueInfoProto]:
-    """uint8 [n, height, width, channels] and float32 of that shape, everything free."""
+def preprocessing_inputs(image: str = IMAGE, deep: str = DEEP) -> tuple[ValueInfoProto, ValueInfoProto]:
+    """uint8 [n, height, width, channels] and float32 of that shape, everything free; several pictures share n."""
+    own = "" if image == IMAGE else f"{image}_"
     return (
-        helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["n", "height", "width", "channels"]),
+        helper.make_tensor_value_info(
+            image, TensorProto.UINT8, ["n", *(f"{own}{axis}" for axis in ("height", "width", "channels"))]
+        ),
         # Names of their own: where nothing is given, this is a single zero.
         helper.make_tensor_value_info(
-            DEEP, TensorProto.FLOAT, ["deep_n", "deep_height", "deep_width", "deep_channels"]
+            deep, TensorProto.FLOAT, [f"{deep}_{axis}" for axis in ("n", "height", "width", "channels")]
         ),
     )
 
 
-def preprocessing_nodes(preprocessing: Preprocessing, result: str) -> Nodes:
+def no_depth(deep: str = DEEP) -> TensorProto:
+    """The value of the second input where it is left out: nothing lies above eight bits, unless somebody says so."""
+    return numpy_helper.from_array(np.zeros((1, 1, 1, 1), dtype=np.float32), deep)
+
+
+def preprocessing_nodes(
+    preprocessing: Preprocessing, result: str, image: str = IMAGE, deep: str = DEEP, *, clipped: bool = False
+) -> Nodes:
     """Pictures of one size, grey or colour -> `result`, float32 [n, C, S, S], normalised.
 
     Args:
         preprocessing: of the run.
         result: what the network calls its input.
+        image: name of the input of bytes.
+        deep: name of the input of units.
+        clipped: whether units are kept in [0, 1] after resizing, as pairs are.
     """
-    graph = Nodes("before")
-    units = graph("Div", graph.cast(IMAGE, np.float32), graph.constant(255, np.float32))
-    planes = graph("Transpose", graph("Add", units, DEEP), perm=[0, 3, 1, 2])
+    graph = Nodes("before" if image == IMAGE else f"before_{image}")
+    units = graph("Div", graph.cast(image, np.float32), graph.constant(255, np.float32))
+    planes = graph("Transpose", graph("Add", units, deep), perm=[0, 3, 1, 2])
     if preprocessing.channels == 1:
         planes = _grey(graph, planes)
     square = _resized(graph, planes, preprocessing)
+    if clipped:
+        square = graph("Clip", square, *(graph.constant(end, np.float32) for end in (0, 1)))
     mean, std = (
         graph.constant(np.reshape(values, (1, -1, 1, 1)), np.float32)
         for values in (preprocessing.mean, preprocessing.std)

@@ -7,18 +7,18 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from secrets import token_hex
 
 import numpy as np
 
 import medcli
 from medcli.bundles.bundle import MODEL, SELFTEST, Bundle
-from medcli.bundles.manifest import MANIFEST, Format, Manifest, file_facts, is_bundle, manifest_to_json
+from medcli.bundles.manifest import MANIFEST, Format, Manifest, manifest_to_json
 from medcli.data.dataset import Picture
 from medcli.errors import UsageProblem
 from medcli.export.comparing import TOLERANCE, Comparison, compare
 from medcli.export.formats import NETWORK, WRITERS, Written, join_network, write_onnx
 from medcli.export.graph import check_opset, require_export
+from medcli.export.placing import drafted, facts_of_files
 from medcli.export.quantising import MAX_DROP, Quantised, quantise
 from medcli.export.readme import readme
 from medcli.export.reference import Expected, expect, phantoms, real_pictures, stacks
@@ -28,7 +28,7 @@ from medcli.export.source import Source
 from medcli.runs.directory import replace_text, writing
 from medcli.runs.status import now
 
-__all__ = ["Exported", "Reference", "Wishes", "ask_run", "export_run", "free_place", "planned_place", "refuse_early"]
+__all__ = ["Exported", "Reference", "Wishes", "ask_run", "export_run", "refuse_early"]
 
 
 @dataclass(frozen=True)
@@ -89,35 +89,6 @@ class Exported:
     def size(self) -> int:
         """Bytes of all its files."""
         return sum(int(facts["bytes"]) for facts in self.manifest.files.values())
-
-
-def planned_place(run: Path, kind: Format, out: str | None) -> Path:
-    """Where the bundle will be: `out`, or `bundles/RUN-FORMAT`."""
-    return Path("bundles") / f"{run.resolve().name}-{kind}" if out is None else Path(out)
-
-
-def free_place(path: Path, *, overwrite: bool) -> None:
-    """Check that a bundle may go here, without touching anything.
-
-    Raises:
-        UsageProblem: something is there (with `overwrite`: something other than a bundle).
-    """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    if not overwrite:
-        raise UsageProblem(
-            f"`{path}` exists already",
-            where="--out",
-            hint="`--overwrite` replaces a bundle" if is_bundle(path) else "name a new directory with `--out DIR`",
-            code="out-occupied",
-        )
-    if not is_bundle(path):
-        raise UsageProblem(
-            f"`{path}` is no bundle of medcli, so `--overwrite` leaves it alone",
-            where="--overwrite",
-            hint="name a new directory, or remove this one yourself",
-            code="not-a-bundle",
-        )
 
 
 def refuse_early(kinds: Sequence[Format], wishes: Wishes) -> None:
@@ -198,10 +169,7 @@ def export_run(
         Mismatch: the export answers otherwise than the run (exit status 4).
         TooMuchLost: every smaller network answers too badly (exit status 4).
     """
-    draft = path.with_name(f".{path.name}.{token_hex(4)}.part")
-    try:
-        with writing(path):
-            draft.mkdir(parents=True)
+    with drafted(path) as draft:
         written = _written(source, kind, draft, wishes)
         comparison, drawn, quantised = None, reference.drawn, None
         if reference.real and written.run is not None:
@@ -215,12 +183,8 @@ def export_run(
         if kind == "onnx":
             Bundle(draft, manifest).self_test()
         replace_text(draft / "README.md", readme(manifest, _build_arguments(source)))
-        files = sorted(file for file in draft.rglob("*") if file.is_file())
-        manifest = replace(manifest, files={file.relative_to(draft).as_posix(): file_facts(file) for file in files})
+        manifest = replace(manifest, files=facts_of_files(draft))
         replace_text(draft / MANIFEST, manifest_to_json(manifest))
-        _give_name(draft, path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return Exported(path, manifest, comparison, quantised)
 
 
@@ -317,15 +281,3 @@ def _build_arguments(source: Source) -> str:
     parts += [f"image_size={spec.image_size}", f"in_channels={spec.in_channels}", 'weights="BASE_WEIGHTS"']
     parts += [f"{name}={value!r}" for name, value in spec.options.items()]
     return ", ".join(parts)
-
-
-def _give_name(draft: Path, path: Path) -> None:
-    """Put the finished folder in its place; an older bundle there is gone only once the new one stands."""
-    aside = None
-    with writing(path):
-        if path.exists():
-            aside = path.with_name(f".{path.name}.{token_hex(4)}.old")
-            path.rename(aside)
-        draft.rename(path)
-    if aside is not None:
-        shutil.rmtree(aside, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,24 @@ import numpy.typing as npt
 from medcli.errors import ExitCode, RunFailure
 from medcli.export.reference import Expected
 
-__all__ = ["TOLERANCE", "Comparison", "Mismatch", "compare"]
+__all__ = [
+    "MAP_TOLERANCE",
+    "TOLERANCE",
+    "Comparison",
+    "ExpectedMaps",
+    "MapComparison",
+    "Mismatch",
+    "compare",
+    "compare_maps",
+]
 
 TOLERANCE = 1e-5
 """Of a probability. Features, which are larger numbers, may differ by ten times as much of their largest one."""
 
+MAP_TOLERANCE = 1e-4
+"""Of a value of a map."""
+
+Answer = TypeVar("Answer")
 Run = Callable[[npt.NDArray[Any]], tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]
 
 
@@ -49,6 +62,44 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {**asdict(self), "batch_sizes": list(self.batch_sizes)}
+
+
+@dataclass(frozen=True)
+class MapComparison:
+    """Largest difference to the run of a difference model.
+
+    Args:
+        pairs: compared, each batch counted.
+        drawn: whether they are drawn ones, because the run's own are no longer there.
+        batch_sizes: of their batches.
+        map: largest difference of a value.
+        tolerance: what was allowed.
+    """
+
+    pairs: int
+    drawn: bool
+    batch_sizes: tuple[int, ...]
+    map: float
+    tolerance: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "batch_sizes": list(self.batch_sizes)}
+
+
+@dataclass(frozen=True)
+class ExpectedMaps:
+    """What a run says to one batch of pairs.
+
+    Args:
+        baselines: [n, h, w, 1 or 3], as a bundle takes them.
+        followups: likewise.
+        maps: float32 [n, S, S].
+    """
+
+    baselines: npt.NDArray[Any]
+    followups: npt.NDArray[Any]
+    maps: npt.NDArray[np.float32]
 
 
 def compare(run: Run, expected: Sequence[Expected], tolerance: float = TOLERANCE) -> Comparison:
@@ -87,13 +138,46 @@ def compare(run: Run, expected: Sequence[Expected], tolerance: float = TOLERANCE
     return found
 
 
-def _answers(run: Run, images: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+def compare_maps(
+    run: Callable[[npt.NDArray[Any], npt.NDArray[Any]], npt.NDArray[Any]],
+    expected: Sequence[ExpectedMaps],
+    tolerance: float = MAP_TOLERANCE,
+    *,
+    drawn: bool = False,
+) -> MapComparison:
+    """Run an exported difference model on the same pairs.
+
+    Args:
+        run: baselines and follow-ups [n, h, w, c] -> maps [n, S, S] of the export.
+        expected: what the run says.
+        tolerance: most that a value may differ.
+        drawn: whether the pairs are drawn ones.
+
+    Raises:
+        Mismatch: a larger difference, other shapes, or what is no number.
+    """
+    worst = 0.0
+    for one in expected:
+        theirs = _answers(run, one.baselines, one.followups)
+        if theirs.shape != one.maps.shape:
+            raise _mismatch(
+                f"a batch of {len(one.maps)} gives {list(theirs.shape)}, not {list(one.maps.shape)}", "pairs"
+            )
+        worst = float(np.maximum(worst, _distance(theirs, one.maps, relative=False)))
+    # Written so that what is no number is a difference too.
+    if not worst <= tolerance:
+        raise _mismatch(f"a value of a map differs by {worst:.2g}, and {tolerance:.2g} is allowed", "pairs")
+    sizes = tuple(sorted({len(one.maps) for one in expected}))
+    return MapComparison(sum(len(one.maps) for one in expected), drawn, sizes, worst, tolerance)
+
+
+def _answers(run: Callable[..., Answer], *images: npt.NDArray[Any]) -> Answer:
     try:
-        return run(images)
+        return run(*images)
     except Exception as problem:
         # A program of torch guards what it assumed, and ONNX Runtime its shapes: each with an error of its own.
         first = str(problem).splitlines()[0][:200] if str(problem) else type(problem).__name__
-        shape = " x ".join(map(str, images.shape))
+        shape = " and ".join(" x ".join(map(str, one.shape)) for one in images)
         raise _mismatch(f"it cannot take pictures of {shape} ({first})") from problem
 
 
@@ -107,9 +191,9 @@ def _distance(theirs: npt.NDArray[Any], ours: npt.NDArray[Any], *, relative: boo
     return gap / max(1.0, float(np.abs(other[~same]).max())) if relative else gap
 
 
-def _mismatch(what: str) -> Mismatch:
+def _mismatch(what: str, cases: str = "pictures") -> Mismatch:
     return Mismatch(
-        f"the export does not agree with the run on its own pictures: {what}",
+        f"the export does not agree with the run on its own {cases}: {what}",
         where="--tolerance",
         hint="nothing was kept; a larger `--tolerance` accepts the difference, another `--opset` may remove it",
         code="mismatch",

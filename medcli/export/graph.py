@@ -12,7 +12,7 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ __all__ = [
     "export_onnx",
     "require_export",
     "write_network",
+    "write_traced",
 ]
 
 OPSETS = range(18, 24)
@@ -206,19 +207,39 @@ def export_onnx(
 
 def write_network(network: nn.Module, path: Path, *, channels: int, image_size: int, opset: int) -> None:
     """As `export_onnx`, of a `Network` or `MeanNetwork`."""
+    example = torch.zeros(2, channels, image_size, image_size)
+    write_traced(network, path, {"images": example}, ("logits", "features"), opset=opset)
+
+
+def write_traced(
+    network: nn.Module, path: Path, examples: Mapping[str, Tensor], outputs: Sequence[str], *, opset: int
+) -> None:
+    """Write any network as ONNX, the first axis of everything free; see `export_onnx`.
+
+    Args:
+        network: on the CPU, in eval mode.
+        path: the file.
+        examples: names of its inputs, in order, and a batch of two for each.
+        outputs: names of what it gives.
+        opset: of the standard operators.
+
+    Raises:
+        UsageProblem: a package of the extra is missing, or the opset is not one that can be written.
+        RunFailure: code `not-exportable`, or the file cannot be written.
+    """
     require_export()
     check_opset(opset)
-    example = torch.zeros(2, channels, image_size, image_size)
+    batch = torch.export.Dim("n")
     try:
         with quiet_exporter(), torch.inference_mode(False), torch.no_grad():
             program = torch.onnx.export(
                 network,
-                (example,),
+                tuple(examples.values()),
                 dynamo=True,
                 opset_version=opset,
-                input_names=["images"],
-                output_names=["logits", "features"],
-                dynamic_shapes=({0: torch.export.Dim("n")},),
+                input_names=list(examples),
+                output_names=list(outputs),
+                dynamic_shapes=tuple({0: batch} for _ in examples),
                 verbose=False,
             )
     except Exception as error:

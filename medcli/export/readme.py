@@ -8,7 +8,7 @@ from typing import Any
 from medcli.bundles.manifest import Manifest
 from medcli.data.target import Target
 
-__all__ = ["readme"]
+__all__ = ["figures_section", "licences_section", "numbers", "readme"]
 
 _ONNX = """```python
 import numpy as np
@@ -92,8 +92,8 @@ def readme(manifest: Manifest, build: str = "") -> str:
         "## Was it checked?",
         _checked(manifest.verification),
         *_quantised(manifest.facts, thresholds=bool(manifest.thresholds)),
-        *_figures(manifest.facts),
-        *_licences(manifest.facts.get("card", {})),
+        *figures_section(manifest.facts),
+        *licences_section(manifest.facts.get("card", {})),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -123,7 +123,7 @@ def _input(manifest: Manifest) -> list[str]:
     how = manifest.preprocessing
     steps = (
         f"{how.fit} to {how.image_size} × {how.image_size} pixels ({how.interpolation}, antialiased), then "
-        f"(x − mean) / std with mean {_numbers(how.mean)} and std {_numbers(how.std)}"
+        f"(x − mean) / std with mean {numbers(how.mean)} and std {numbers(how.std)}"
     )
     if manifest.format != "onnx":
         return [f"Input of the network: float32 [n, {how.channels}, {how.image_size}, {how.image_size}] from {steps}."]
@@ -193,12 +193,13 @@ def _quantised(facts: Mapping[str, Any], *, thresholds: bool) -> list[str]:
     return [text, "\n".join([*heading, *rows])]
 
 
-def _figures(facts: Mapping[str, Any]) -> list[str]:
+def figures_section(facts: Mapping[str, Any]) -> list[str]:
+    """The figures of the run's test cases as a section; nothing where there are none."""
     figures = facts.get("figures", {}).get("test")
     if not figures:
         return []
     rows = [
-        f"| {name} | {_figure(values.get('value'))} | {_figure(values.get('low'))} to {_figure(values.get('high'))} |"
+        f"| {name} | {_figure(values.get('value'))} | {_interval(values.get('low'), values.get('high'))} |"
         for name, values in figures.items()
     ]
     table = "\n".join(["| figure | value | 95 % interval |", "| --- | --- | --- |", *rows])
@@ -207,7 +208,8 @@ def _figures(facts: Mapping[str, Any]) -> list[str]:
     return [f"## Figures on its test cases\n\nOf {of}{before}.\n\n{table}"]
 
 
-def _licences(card: Mapping[str, Any]) -> list[str]:
+def licences_section(card: Mapping[str, Any]) -> list[str]:
+    """What the card says of the network as a section; nothing without a card."""
     if not card:
         return []
     lines = [f"Architecture: {card.get('summary', '')}"]
@@ -223,5 +225,10 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _numbers(values: tuple[float, ...]) -> str:
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None and high is None else f"{_figure(low)} to {_figure(high)}"
+
+
+def numbers(values: tuple[float, ...]) -> str:
+    """Numbers as a text of a README."""
     return ", ".join(f"{value:g}" for value in values)

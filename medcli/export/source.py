@@ -23,12 +23,12 @@ from medcli.prediction.finish import read_evaluations
 from medcli.prediction.members import Jury, load_jury
 from medcli.prediction.run_calibration import run_calibrator
 from medcli.registry.cards import read_card
-from medcli.registry.discovery import discover, find
+from medcli.registry.discovery import ARCHITECTURES, discover, find
 from medcli.runs.directory import RunDirectory, open_run
 from medcli.runs.members import is_ensemble
 from medcli.runs.records import read_data
 
-__all__ = ["RULES", "Source", "read_source"]
+__all__ = ["RULES", "Source", "card_facts", "data_facts", "figure_facts", "read_source"]
 
 RULES = (Rule("sens", 0.9), Rule("sens", 0.95), Rule("spec", 0.9), Rule("spec", 0.95))
 """Operating points that every bundle of a yes-or-no model carries."""
@@ -165,15 +165,16 @@ def _facts(run: RunDirectory, jury: Jury, calibrator: Calibrator | None) -> dict
             if jury.joined
             else None,
         },
-        "card": _card(spec.architecture),
-        "data": _data(run),
-        "figures": _figures(run),
+        "card": card_facts(spec.architecture),
+        "data": data_facts(run),
+        "figures": figure_facts(run),
         "figures_of": "the scores of the network itself" if calibrator is not None else "these scores",
     }
 
 
-def _card(architecture: str) -> dict[str, Any]:
-    card = read_card(find(discover(), architecture))
+def card_facts(name: str, group: str = ARCHITECTURES) -> dict[str, Any]:
+    """What a bundle repeats of a card; nothing where there is none."""
+    card = read_card(find(discover(), name, group))
     if card is None:
         return {}
     return {
@@ -186,7 +187,7 @@ def _card(architecture: str) -> dict[str, Any]:
     }
 
 
-def _data(run: RunDirectory) -> dict[str, Any]:
+def data_facts(run: RunDirectory) -> dict[str, Any]:
     """Names and counts, no paths and nothing of single cases: a bundle leaves the building."""
     if not run.data_file.is_file():
         return {}
@@ -202,7 +203,7 @@ def _data(run: RunDirectory) -> dict[str, Any]:
     }
 
 
-def _figures(run: RunDirectory) -> dict[str, Any]:
+def figure_facts(run: RunDirectory) -> dict[str, Any]:
     """The headline figures of each split with their intervals."""
     found = {}
     for split, document in read_evaluations(run.path).items():

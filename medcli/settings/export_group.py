@@ -20,7 +20,11 @@ class ExportSettings:
     tolerance: Annotated[
         float | None,
         Option(
-            "most that a probability may differ from the run's (default: 1e-5)", THIS, "P", minimum=0, exclusive=True
+            "most that a probability may differ from the run's (default: 1e-5; of a map 1e-4)",
+            THIS,
+            "P",
+            minimum=0,
+            exclusive=True,
         ),
     ] = None
     quantize: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from scipy import ndimage
 from torch import nn
 
 from medcli.diffmap.findings import Grid, Limits, findings_of
+from medcli.diffmap.map_makers import asked_of
 from medcli.diffmap.outputs import folder_names
 from medcli.diffmap.pairs import Drawn, Pair
 from medcli.diffmap.phantom import draw_phantom_pair
@@ -128,13 +130,14 @@ def test_both_orders_give_opposite_maps_and_one_image_none(two: tuple[str, str])
     network = Biased().eval()
     for register in ("none", "affine"):
         mapper = mapper_for(Wanted(register=register, image_size=SIZE), ComputeSettings())  # type: ignore[arg-type]
-        object.__setattr__(mapper, "network", network)
+        asked = asked_of(network, mapper.spec, ComputeSettings())
+        mapper = replace(mapper, maker=replace(mapper.maker, difference=asked))
         there, back, same = (
             found for _, found in map_pairs([Pair("1", *two), Pair("2", *two[::-1]), Pair("3", two[0], two[0])], mapper)
         )
         assert not np.nan_to_num(same.values).any()  # type: ignore[union-attr]
         if register == "none":
-            mapped = mapper.network(*(torch.zeros(1, 1, 2, 2) + 0.5,) * 2)
+            mapped = network(*(torch.zeros(1, 1, 2, 2) + 0.5,) * 2)
             assert mapped.abs().max() > 0.1  # by itself the network is not antisymmetric
         else:
             assert np.nanmax(np.abs(there.values)) > 0.1  # type: ignore[union-attr]

@@ -11,7 +11,9 @@ from medcli.errors import ExitCode, UsageProblem
 
 if TYPE_CHECKING:
     from medcli.bundles.manifest import Format
-    from medcli.export.bundling import Exported
+    from medcli.export.bundling import Exported, Wishes
+    from medcli.export.differences import ExportedDifference
+    from medcli.settings.resolve import Resolved
 
 __all__ = ["export"]
 
@@ -27,6 +29,9 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
     Beside the model lie class names, calibrator, operating points and conformal thresholds, card, figures, hashes and a
     self-test with drawn pictures. A bundle that answers otherwise than its run is not kept (exit status 4).
 
+    A run of `medcli diffmap train` leaves as `onnx` alone: two pictures in, the map of what changed out, and `medcli
+    diffmap predict BASELINE FOLLOWUP --run BUNDLE` runs it. Its maps may differ by 1e-4 from those of the run.
+
     `--quantize` makes the network of an ONNX bundle smaller; preprocessing and calibrator stay as they are. What it
     loses is measured on the run's validation images, and more than `--max-drop` of AUC or accuracy is not kept (exit
     status 4). `int8-static` tries several ways, from the most that is shrunk to the least, with ranges from training
@@ -40,6 +45,7 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
         medcli export runs/APTOS --format adapter --out adapters/aptos
         medcli export runs/NAME --quantize int8-static --max-drop 0.01
         medcli export runs/NAME --data images/ --out bundles/ward-7 --overwrite
+        medcli export runs/20261121T101500Z-diffmap-train-siamese-unet-1a2b --out bundles/change
     """
     from medcli.settings.resolve import resolve
 
@@ -47,8 +53,10 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
     output = Output(settings, "export")
     resolved = resolve("export", flags.given)
 
-    from medcli.export.bundling import Wishes, ask_run, export_run, free_place, planned_place, refuse_early
-    from medcli.export.comparing import TOLERANCE
+    from medcli.export.bundling import Wishes, ask_run, export_run, refuse_early
+    from medcli.export.comparing import MAP_TOLERANCE, TOLERANCE
+    from medcli.export.differences import holds_difference
+    from medcli.export.placing import free_place, planned_place
     from medcli.export.quantising import MAX_DROP
     from medcli.export.source import read_source
     from medcli.settings.groups import ComputeSettings, DataSettings, ExportSettings, FormatSettings
@@ -75,15 +83,18 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
             hint="`--quantize int8-static`, or leave it out",
             code="idle-flag",
         )
+    two = holds_difference(run)
     wishes = Wishes(
         wanted.opset,
-        TOLERANCE if wanted.tolerance is None else wanted.tolerance,
+        (MAP_TOLERANCE if two else TOLERANCE) if wanted.tolerance is None else wanted.tolerance,
         not wanted.no_verify,
         data,
         resolved.group(ComputeSettings).batch_size,
         wanted.quantize,
         MAX_DROP if wanted.max_drop is None else wanted.max_drop,
     )
+    if two:
+        return _export_difference(run, kinds, wishes, resolved, output)
     refuse_early(kinds, wishes)
     places = [planned_place(Path(run), kind, settings.out) for kind in kinds]
     for place in places:
@@ -109,6 +120,68 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
     if kinds[0] == "onnx":
         output.hint(f"medcli predict {places[0]} IMAGES")
     return None
+
+
+def _export_difference(
+    run: str, kinds: tuple[Format, ...], wishes: Wishes, resolved: Resolved, output: Output
+) -> ExitCode | None:
+    """A run that compares two pictures."""
+    from medcli.export.bundling import refuse_early
+    from medcli.export.differences import (
+        ask_difference,
+        export_difference,
+        read_difference_source,
+        refuse_for_difference,
+    )
+    from medcli.export.placing import free_place, planned_place
+
+    settings = output.settings
+    refuse_for_difference(kinds, wishes, resolved.values["weights"])
+    refuse_early(kinds, wishes)
+    place = planned_place(Path(run), "onnx", settings.out)
+    free_place(place, overwrite=settings.overwrite)
+    source = read_difference_source(run)
+    if source.loaded.caution:
+        output.warn(source.loaded.caution)
+    if settings.dry_run:
+        output.answer({"bundles": [str(place)]}, f"would be written: {place}")
+        return None
+    asked = resolved.origin("batch_size").layer == "flag"
+    reference = ask_difference(source, wishes, more=wishes.batch_size if asked else None)
+    if reference.substituted:
+        output.warn(f"compared on drawn pairs, since the run's own cannot be read: {reference.substituted}")
+    output.note("writing onnx")
+    one = export_difference(source, reference, place, wishes)
+    output.answer(
+        {"bundles": [_difference_facts(one)]}, lambda: _difference_text(one), identifier=str(place), run_dir=run
+    )
+    output.hint(f"medcli diffmap predict BASELINE FOLLOWUP --run {place}")
+    return None
+
+
+def _difference_facts(one: ExportedDifference) -> dict[str, Any]:
+    manifest = one.manifest
+    return {
+        "path": str(one.path),
+        "format": manifest.format,
+        "bytes": one.size,
+        "outputs": list(manifest.outputs),
+        "map": manifest.map,
+        "antisymmetric": manifest.antisymmetric,
+        "threshold": manifest.threshold,
+        "verification": manifest.verification,
+        "files": dict(manifest.files),
+    }
+
+
+def _difference_text(one: ExportedDifference) -> str:
+    size = f"{one.path}: {one.manifest.format}, {one.size / 1e6:.1f} MB"
+    found = one.comparison
+    if found is None:
+        return f"{size}, not compared with the run"
+    sizes = ", ".join(str(size) for size in found.batch_sizes)
+    kind = "drawn pairs" if found.drawn else "pairs"
+    return f"{size}, agrees with the run on {found.pairs} {kind} (batches of {sizes}): maps to {found.map:.1e}"
 
 
 def _facts(one: Exported) -> dict[str, Any]:
