@@ -1,7 +1,6 @@
-"""Every setting once: its name, type, default, help text and panel.
+"""Every setting once, with type, default and help; flags, variables, keys, schema and man pages are made of them.
 
-Flags, environment variables, configuration keys, the JSON schema, help and the man pages are all generated from the
-dataclasses below. Only the standard library is imported, so that help and completion can read them.
+Only the standard library is imported, so that help and completion can read them.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from medcli.settings.diffmap_groups import (
     MaskSettings,
     PairSettings,
     PairSynthSettings,
+    PairTableSettings,
 )
 from medcli.settings.explanation_groups import ExplainSettings, FeatureSettings
 from medcli.settings.export_group import ExportSettings, RuntimeSettings
@@ -78,6 +78,7 @@ __all__ = [
     "OutputSettings",
     "PairSettings",
     "PairSynthSettings",
+    "PairTableSettings",
     "PluginSettings",
     "RecommendSettings",
     "ReportSettings",
