@@ -6,6 +6,7 @@ Some are asked as the network is used, aligned and in units; others as their fil
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,12 @@ from medcli.diffmap.prepared import prepared_pair
 from medcli.diffmap.preparing import filled
 from medcli.diffmap.reading import read_image
 from medcli.diffmap.run import LoadedDifference
-from medcli.diffmap.sources import load_pairs
+from medcli.diffmap.sources import columns_of, load_pairs
 from medcli.errors import MedcliError, UsageProblem
 from medcli.export.comparing import ExpectedMaps
 from medcli.runs.directory import RunDirectory
 from medcli.runs.records import read_config
+from medcli.settings.diffmap_groups import PairTableSettings
 from medcli.settings.groups import DataSettings
 
 __all__ = ["drawn_batches", "real_batches"]
@@ -93,8 +95,10 @@ def real_batches(
 def _pairs(run: RunDirectory, size: int, data: Sequence[str]) -> tuple[list[Pair], str]:
     resolved = read_config(run).resolved()
     settings = resolved.group(DataSettings)
-    path = data[0] if data else named_sets(settings, resolved.data_tables)[0].path
-    pairs = load_pairs(path, count=TRIED, size=size).pairs
+    wanted = replace(settings, data=tuple(data)) if data else settings
+    named = named_sets(wanted, resolved.data_tables)[0]
+    columns = columns_of(named.settings, resolved.group(PairTableSettings))
+    pairs = load_pairs(named.path, columns, count=TRIED, size=size).pairs
     if not pairs:
         raise UsageProblem("it holds no pairs")
     rows = np.unique(np.linspace(0, len(pairs) - 1, num=min(TRIED, len(pairs))).astype(int))

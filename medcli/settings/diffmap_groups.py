@@ -188,7 +188,7 @@ class FoundMapSettings:
     run: Annotated[
         str | None,
         Option(
-            "run of `diffmap train` that makes the map (default: subtraction, without weights)",
+            "run of `diffmap train`, or bundle of `export`, that makes the map (default: subtraction, without weights)",
             MODEL,
             "RUN",
             completes="run",

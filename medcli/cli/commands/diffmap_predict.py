@@ -25,7 +25,8 @@ def predict(baseline: BaselineArgument, followup: FollowupArgument, flags: Flags
 
     BASELINE, the earlier image, is laid over FOLLOWUP, and the map says per pixel of FOLLOWUP what became denser
     (positive) or less dense (negative). Without `--run` the map is a subtraction after alignment, which needs no
-    weights; with a run of `medcli diffmap train` its network makes it. PNG, JPEG, TIFF, NIfTI and DICOM are read.
+    weights; with a run of `medcli diffmap train`, or the bundle that `medcli export` made of it (run by onnxruntime,
+    without torch), its network makes it. PNG, JPEG, TIFF, NIfTI and DICOM are read.
     Another patient, another view, a wrong order in time, a turned or inverted image and a failed alignment are refused
     unless `--allow-mismatch` is given. `--data` maps many pairs: a table with columns baseline and followup, or a
     folder of pairs or of DICOM files; pairs that cannot be compared are named, and the others done (exit status 3).

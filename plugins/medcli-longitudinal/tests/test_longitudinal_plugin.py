@@ -125,6 +125,31 @@ def test_a_file_of_weights_restores_a_model(tmp_path):
     assert all(torch.equal(one, again.state_dict()[key]) for key, one in first.state_dict().items())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("longitudinal-mim", OPTIONS),
+        ("longitudinal-mim-big", OPTIONS),
+        ("longitudinal-subtract", WIDTH),
+        ("longitudinal-subtract-big", WIDTH),
+    ],
+)
+def test_a_run_leaves_as_a_bundle(name, options, run_cli):
+    words = [part for key, value in options.items() for part in ("--arch-opt", f"{key}={value}")]
+    trained = run_cli(
+        "diffmap", "train", "--model", name, "--data", "synthetic/chest-pairs", "--limit", "6", "--epochs", "3",
+        "--image-size", "64", "--batch-size", "3", "--accumulate", "1", "--register", "none", "--workers", "0", *words,
+        "--out", "run", in_process=True,
+    )  # fmt: skip
+    assert trained.code == 0, trained.stderr
+    done = run_cli("export", "run", "--out", "bundle", "--json", in_process=True)
+    assert done.code == 0, done.stderr
+    checked = done.json()["result"]["bundles"][0]["verification"]
+    assert checked["batch_sizes"] == [1, 3]
+    assert checked["map"] <= 1e-4
+
+
 def test_train_takes_the_encoder(run_cli, tmp_path):
     done = run_cli(
         "train", "longitudinal-encoder", "--data", "synthetic/chest", "--task", "multilabel", "--limit", "24",
