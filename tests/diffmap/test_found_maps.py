@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,31 @@ def test_many_pairs_go_on_past_a_bad_one(tmp_path: Path, two: tuple[str, str], f
     assert "blank" in found["failures"][0]["reason"]
     assert Path("all/p/1/findings.json").is_file()
     assert folder_names([Pair("../x", "", ""), Pair("x", "", ""), Pair("/", "", "")]) == ["x", "x~2", "pair"]
+
+
+def test_pairs_are_read_while_maps_are_made_but_not_far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("medcli.diffmap.prediction")
+    here, begun, second = threading.get_ident(), list[str](), threading.Event()
+    mapper: Any = None
+
+    def ready(pair: Pair, mapper: object) -> UsageProblem:
+        begun.append(pair.identifier)
+        if len(begun) >= 2:
+            second.set()
+        return UsageProblem(f"{pair.identifier} by {threading.get_ident() == here}")
+
+    monkeypatch.setattr(module, "_ready", ready)
+    pairs = [Pair(str(number), "", "") for number in range(40)]
+    found = module.map_pairs(pairs, mapper, 2)
+    first = next(found)
+    assert second.wait(10)  # a second pair is read while nobody has asked for it
+    assert len(begun) <= 6
+    rest = list(found)
+    assert [pair.identifier for pair, _ in (first, *rest)] == [pair.identifier for pair in pairs]
+    assert {str(problem).split()[-1] for _, problem in rest} == {"False"}
+    serial = module.map_pairs(pairs[:3], mapper, 0)
+    assert "True" in str(next(serial)[1])
+    assert len(begun) == 41
 
 
 def test_every_bad_input_has_its_own_words(
