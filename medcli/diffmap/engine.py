@@ -26,12 +26,12 @@ from medcli.errors import UsageProblem
 from medcli.models.device import Precision, autocast, choose_precision
 from medcli.registry.discovery import DIFFERENCE_MODELS, discover, find
 from medcli.runs.directory import RunDirectory
-from medcli.runs.records import append_log, append_metrics
 from medcli.training.best import Best
 from medcli.training.checkpoint import Position, save_checkpoint
 from medcli.training.following import follow, prolonged, take_up, unwrapped
 from medcli.training.inputs import open_splits, storage_notes
 from medcli.training.join import join, own_device
+from medcli.training.journal import record_epoch
 from medcli.training.loop import Ema, Trained
 from medcli.training.memory import explain_out_of_memory
 from medcli.training.optimisers import optimizer_over, parameter_groups
@@ -245,18 +245,7 @@ class DifferenceJournal:
 
     def epoch_done(self, row: dict[str, Any]) -> None:
         """Record an epoch's figures and tell whoever watches."""
-        append_metrics(self.run, row)
-        shown = ", ".join(f"{name} {value:.5g}" for name, value in row.items() if isinstance(value, float))
-        append_log(self.run, f"epoch {row['epoch'] + 1}: {shown}{' (best)' if row['best'] else ''}")
-        figures = {name: value for name, value in row.items() if name.startswith(("train_", "val_")) or name == "lr"}
-        self.progress.epoch(
-            epoch=row["epoch"],
-            metrics=figures,
-            monitor=self.ready.plan.monitor,
-            best=row["best"],
-            seconds=row["seconds"],
-            images_per_second=row["images_per_second"],
-        )
+        record_epoch(self.run, row, self.progress, monitor=self.ready.plan.monitor)
 
     def save(self, position: Position) -> None:
         """Write the checkpoint."""

@@ -13,13 +13,12 @@ from medcli.bundles.batching import run_cases
 from medcli.bundles.bundle import Bundle, open_bundle
 from medcli.data.dataset import DataSet
 from medcli.data.load import load_data
-from medcli.data.splits import draw
 from medcli.data.subset import take
 from medcli.errors import RunFailure, UsageProblem
 from medcli.evaluation.calibrator import apply_calibrator, calibrate_logits
 from medcli.evaluation.predictions import Predictions
 from medcli.prediction.inputs import FilePredictions, Input
-from medcli.prediction.sources import Judgement, choose_cases, refuse_other_classes
+from medcli.prediction.sources import Judgement, judged_cases, refuse_other_classes
 from medcli.settings.groups import ComputeSettings, DataSettings
 from medcli.settings.resolve import Resolved
 
@@ -169,13 +168,10 @@ def _predicted(
 ) -> Predictions:
     for note in dataset.notes:
         teller.note(f"note: {dataset.name}: {note}")
-    chosen = choose_cases(dataset, None, on)
-    if chosen.note:
-        teller.note(f"note: {chosen.note}")
+    chosen, notes = judged_cases(dataset, None, settings, on)
+    for note in notes:
+        teller.note(f"note: {note}")
     samples = chosen.samples
-    if settings.limit is not None:
-        samples = take(samples, draw(samples.labels, settings.limit, settings.split_seed))
-        teller.note(f"note: {dataset.name}: limited to {len(samples)} of {len(chosen.samples)}")
     found = run_cases(
         bundle.run,
         [(samples.images, row) for row in range(len(samples))],

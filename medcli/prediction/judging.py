@@ -10,13 +10,11 @@ import numpy as np
 
 from medcli.data.dataset import DataSet
 from medcli.data.load import load_data
-from medcli.data.splits import draw
-from medcli.data.subset import take
 from medcli.evaluation.predictions import Predictions, load_predictions
 from medcli.prediction.asking import Asking
 from medcli.prediction.members import Jury, load_jury, predict_samples_by
 from medcli.prediction.published import load_published, match_labels
-from medcli.prediction.sources import Judgement, choose_cases, refuse_other_classes
+from medcli.prediction.sources import Judgement, judged_cases, refuse_other_classes
 from medcli.runs.directory import open_run
 from medcli.settings.groups import ComputeSettings, DataSettings, ModelSettings
 
@@ -134,13 +132,10 @@ def _predicted(
 ) -> Predictions:
     for note in dataset.notes:
         teller.note(f"note: {dataset.name}: {note}")
-    chosen = choose_cases(dataset, before, on)
-    if chosen.note:
-        teller.note(f"note: {chosen.note}")
+    chosen, notes = judged_cases(dataset, before, settings, on)
+    for note in notes:
+        teller.note(f"note: {note}")
     samples = chosen.samples
-    if settings.limit is not None:
-        samples = take(samples, draw(samples.labels, settings.limit, settings.split_seed))
-        teller.note(f"note: {dataset.name}: limited to {len(samples)} of {len(chosen.samples)}")
     show = teller.progress(f"images of {dataset.name} read", len(samples))
     predictions, skipped = predict_samples_by(
         jury,

@@ -5,20 +5,22 @@ Nothing here imports torch, so stored predictions are evaluated without it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from medcli.data.dataset import DataSet, ImageSource, Picture, Samples
 from medcli.data.medmnist import known_set
+from medcli.data.splits import draw
 from medcli.data.subset import take
 from medcli.data.target import Target
 from medcli.errors import UsageProblem, listed
 from medcli.evaluation.predictions import Predictions, load_predictions
 from medcli.runs.directory import RunDirectory
+from medcli.settings.groups import DataSettings
 
-__all__ = ["Chosen", "Judgement", "choose_cases", "refuse_other_classes", "stored_predictions"]
+__all__ = ["Chosen", "Judgement", "choose_cases", "judged_cases", "refuse_other_classes", "stored_predictions"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,23 @@ def choose_cases(dataset: DataSet, internal: Predictions | None, on: str | None 
             code="no-split",
         )
     return Chosen(whole, "", f"`{name}` has no test cases of its own: all {len(whole)} cases are judged")
+
+
+def judged_cases(
+    dataset: DataSet, internal: Predictions | None, settings: DataSettings, on: str | None
+) -> tuple[Chosen, tuple[str, ...]]:
+    """What `choose_cases` chooses, within `--limit`, and what the user should read about the choice.
+
+    Raises:
+        UsageProblem: as `choose_cases`.
+    """
+    chosen = choose_cases(dataset, internal, on)
+    notes = [chosen.note] if chosen.note else []
+    if settings.limit is None:
+        return chosen, tuple(notes)
+    samples = take(chosen.samples, draw(chosen.samples.labels, settings.limit, settings.split_seed))
+    notes.append(f"{dataset.name}: limited to {len(samples)} of {len(chosen.samples)}")
+    return replace(chosen, samples=samples), tuple(notes)
 
 
 def _shared_rows(whole: Samples, internal: Predictions | None) -> npt.NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from medcli.training.progress import TrainingProgress
 if TYPE_CHECKING:
     from medcli.training.engine import Prepared
 
-__all__ = ["RunJournal", "raw_of"]
+__all__ = ["RunJournal", "raw_of", "record_epoch"]
 
 
 def raw_of(prepared: Prepared, network: nn.Module, split: str) -> torch.Tensor:
@@ -102,18 +102,7 @@ class RunJournal:
     def epoch_done(self, row: dict[str, Any]) -> None:
         if not self.prepared.parts.team.first:
             return
-        append_metrics(self.run, row)
-        shown = ", ".join(f"{name} {value:.5g}" for name, value in row.items() if isinstance(value, float))
-        append_log(self.run, f"epoch {row['epoch'] + 1}: {shown}{' (best)' if row['best'] else ''}")
-        figures = {name: value for name, value in row.items() if name.startswith(("train_", "val_")) or name == "lr"}
-        self.progress.epoch(
-            epoch=row["epoch"],
-            metrics=figures,
-            monitor=self.prepared.plan.monitor,
-            best=row["best"],
-            seconds=row["seconds"],
-            images_per_second=row["images_per_second"],
-        )
+        record_epoch(self.run, row, self.progress, monitor=self.prepared.plan.monitor)
 
     def save(self, position: Position) -> None:
         parts = self.prepared.parts
@@ -129,3 +118,18 @@ class RunJournal:
             device=self.prepared.device,
             randomness=randomness,
         )
+
+
+def record_epoch(run: RunDirectory, row: Mapping[str, Any], progress: TrainingProgress, *, monitor: str) -> None:
+    """Keep an epoch's figures in the run and tell whoever watches."""
+    append_metrics(run, row)
+    shown = ", ".join(f"{name} {value:.5g}" for name, value in row.items() if isinstance(value, float))
+    append_log(run, f"epoch {row['epoch'] + 1}: {shown}{' (best)' if row['best'] else ''}")
+    progress.epoch(
+        epoch=row["epoch"],
+        metrics={name: value for name, value in row.items() if name.startswith(("train_", "val_")) or name == "lr"},
+        monitor=monitor,
+        best=row["best"],
+        seconds=row["seconds"],
+        images_per_second=row["images_per_second"],
+    )

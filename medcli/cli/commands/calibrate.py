@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from medcli.cli.options import Flags, RunOrPredictions
 from medcli.cli.output import Output
 from medcli.errors import ExitCode, UsageProblem
+from medcli.settings.commands import OF_TABLES
 
 if TYPE_CHECKING:
     from medcli.evaluation.calibration_result import CalibrationResult
@@ -114,19 +115,6 @@ def _calibrated(
     )
 
 
-_ABOUT_TABLES = (
-    "id_column",
-    "prob_columns",
-    "logit_columns",
-    "label_column",
-    "ordinal_column",
-    "patient_column",
-    "class_names",
-    "positive_class",
-    "task",
-)
-
-
 def _inputs(source: str, resolved: Resolved, output: Output) -> tuple[Predictions, Predictions | None, Origin]:
     """(predictions to fit on, those to report on, where the first lie)."""
     from medcli.prediction.foreign import columns_from
@@ -136,7 +124,7 @@ def _inputs(source: str, resolved: Resolved, output: Output) -> tuple[Prediction
 
     other = resolved.values["apply_to"]
     if Path(source).is_dir():
-        for name in (*_ABOUT_TABLES, "apply_to"):
+        for name in (*OF_TABLES, "apply_to"):
             if resolved.origin(name).layer == "flag":
                 flag = "--" + name.replace("_", "-")
                 raise UsageProblem(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medcli.cli.options import Flags, JoinedOrTrained
 from medcli.cli.output import Output
 from medcli.errors import ExitCode, UsageProblem
+from medcli.settings.commands import OF_TABLES
 
 if TYPE_CHECKING:
     from medcli.ensemble.plan import EnsemblePlan
@@ -123,26 +124,13 @@ def _join(sources: Sequence[str], kind: str, flags: Flags, output: Output) -> Ex
     return _said(kept, output)
 
 
-_OF_TABLES = (
-    "id_column",
-    "prob_columns",
-    "logit_columns",
-    "label_column",
-    "ordinal_column",
-    "patient_column",
-    "class_names",
-    "positive_class",
-    "task",
-)
-
-
 def _refuse_training(resolved: Resolved, kind: str) -> None:
     """Members that exist learn nothing more; files of other tools may need to be told how their columns are called."""
     from medcli.settings.groups import OutputSettings
 
     fitting = {"weights_by", "seed", *OutputSettings.__dataclass_fields__}
     if kind != "a run":
-        fitting |= set(_OF_TABLES)
+        fitting |= set(OF_TABLES)
     for name in resolved.values:
         if name not in fitting and resolved.origin(name).layer == "flag":
             flag = "--" + name.replace("_", "-")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from medcli.cli.options import Flags, Reported
 from medcli.cli.output import Output
 from medcli.errors import UsageProblem
+from medcli.settings.commands import OF_TABLES
 
 if TYPE_CHECKING:
     from medcli.evaluation.predictions import Predictions
@@ -66,19 +67,6 @@ def report(source: Reported, flags: Flags) -> None:
     )
 
 
-_OF_TABLES = (
-    "id_column",
-    "prob_columns",
-    "logit_columns",
-    "label_column",
-    "ordinal_column",
-    "patient_column",
-    "class_names",
-    "positive_class",
-    "task",
-)
-
-
 def _check_source(source: str, resolved: Resolved, is_run: bool) -> None:
     """Whether there is something to report on, and whether the flags given say something about it."""
     if not Path(source).exists():
@@ -97,7 +85,7 @@ def _check_source(source: str, resolved: Resolved, is_run: bool) -> None:
                 code="not-a-run",
             )
         joined = ("id_column",) if resolved.values["by_table"] else ()
-        named = [name for name in _OF_TABLES if name not in joined]
+        named = [name for name in OF_TABLES if name not in joined]
         _refuse(resolved, named, "is about predictions in files; a run has its own", "fixed-by-run")
         _refuse(
             resolved,
@@ -178,7 +166,7 @@ def _way(source: str, resolved: Resolved, predictions: Predictions | None, outpu
 def _again(source: str, resolved: Resolved) -> str:
     """The command with the flags that say how the source is read, to which others can be added."""
     words = ["medcli", "report", source]
-    for name in _OF_TABLES:
+    for name in OF_TABLES:
         value = resolved.values[name]
         for one in value if isinstance(value, tuple) else [value]:
             if one is not None:

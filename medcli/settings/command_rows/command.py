@@ -14,6 +14,8 @@ __all__ = [
     "IMAGE_STORE",
     "OF_CLASSES",
     "OF_IMAGES",
+    "OF_LABELS",
+    "OF_TABLES",
     "OF_WEIGHTS",
     "SOURCES",
     "WRITING",
@@ -94,6 +96,9 @@ OF_IMAGES = ("png", "nifti")
 FIXED_BY_RUN = ("image_size", "fit", "in_channels", "mean", "std")
 OF_WEIGHTS = ("weights", "pretrained", "arch_opt")
 IMAGE_STORE = ("cache", "cache_limit")
+OF_LABELS = ("label_column", "ordinal_column", "patient_column", "class_names", "positive_class", "task")
+# What is said about a table of predictions, of medcli or of another tool.
+OF_TABLES = ("id_column", "prob_columns", "logit_columns", *OF_LABELS)
 # What learns classes has other losses and figures than what learns maps of change.
 OF_CLASSES = {
     "loss": ("ce", "focal", "bce", "asl", "corn", "coral"),
