@@ -127,9 +127,28 @@ def write_half(network: Path, destination: Path) -> None:
             op_block_list=list(DEFAULT_OP_BLOCK_LIST),
             node_block_list=sorted(_head(model)),
         )
+    _keep_wide(smaller)
     large = smaller.ByteSize() > INLINE_LIMIT
     with writing(destination):
         onnx.save(smaller, str(destination), save_as_external_data=large, location=f"{destination.name}.data")
+
+
+def _keep_wide(model: ModelProto) -> None:
+    """Between layers in full precision, and before the outputs, let numbers be as they are.
+
+    The converter rounds to float16 and back there, which makes an infinity of what is large, and does so once for each
+    reader under one name, which ONNX Runtime refuses.
+    """
+    graph = model.graph
+    rounded = {node.output[0]: node.input[0] for node in graph.node if node.name.endswith("_cast_to_fp16_node")}
+    nodes = {tuple(node.output): node for node in graph.node}
+    for node in nodes.values():
+        to = next((one.i for one in node.attribute if one.name == "to"), None)
+        if node.op_type == "Cast" and to == onnx.TensorProto.FLOAT and node.input[0] in rounded:
+            node.op_type, node.input[0] = "Identity", rounded[node.input[0]]
+            del node.attribute[:]
+    del graph.node[:]
+    graph.node.extend(nodes.values())
 
 
 def calibrated_ranges(prepared: Path, images: npt.NDArray[np.float32], calibration: Calibration, work: Path) -> Any:
@@ -161,7 +180,7 @@ def calibrated_ranges(prepared: Path, images: npt.NDArray[np.float32], calibrati
     }[calibration]
     with _quiet():
         calibrator = create_calibrator(
-            prepared,
+            _body(prepared, work),
             [],
             augmented_model_path=str(work / "augmented.onnx"),
             calibrate_method=method,
@@ -171,6 +190,24 @@ def calibrated_ranges(prepared: Path, images: npt.NDArray[np.float32], calibrati
         for start in range(0, len(images), AT_A_TIME):
             calibrator.collect_data(Reader(images[start : start + AT_A_TIME]))
         return calibrator.compute_data()
+
+
+def _body(prepared: Path, work: Path) -> Path:
+    """The network up to its features: the head is never quantised, and its logits may be infinite."""
+    model = onnx.load(str(prepared))
+    graph, head = model.graph, _head(model)
+    nodes = [node for node in graph.node if node.name not in head]
+    read = {name for node in nodes for name in node.input}
+    weights = [one for one in graph.initializer if one.name in read]
+    outputs = [one for one in graph.output if one.name != "logits"]
+    for place, kept in ((graph.node, nodes), (graph.initializer, weights), (graph.output, outputs)):
+        del place[:]
+        place.extend(kept)
+    body = work / "body.onnx"
+    large = network_bytes(prepared) > INLINE_LIMIT
+    with writing(body):
+        onnx.save(model, str(body), save_as_external_data=large, location=f"{body.name}.data")
+    return body
 
 
 def write_static(prepared: Path, destination: Path, ranges: Any, extent: Extent) -> None:

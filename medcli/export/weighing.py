@@ -22,7 +22,7 @@ from medcli.export.run_cases import RunCases
 from medcli.export.source import Source
 from medcli.settings.groups import EvaluationSettings
 
-__all__ = ["Change", "Latency", "answers", "changes", "latency", "worst_change"]
+__all__ = ["Change", "Latency", "answers", "changes", "distance", "latency", "surely_kept", "worst_change"]
 
 ROUNDS, SECONDS = 20, 3.0
 
@@ -122,6 +122,28 @@ def changes(
 def worst_change(found: tuple[Change, ...]) -> Change | None:
     """The first figure that lost too much."""
     return next((one for one in found if one.excessive), None)
+
+
+def surely_kept(found: tuple[Change, ...]) -> bool:
+    """Whether nothing lost too much, and AUC does not at the lower end of its interval (DeLong's) either.
+
+    Of AUC alone: the interval of accuracy is wider than what is allowed on all but thousands of cases. Where no AUC has
+    an interval, nothing is sure.
+    """
+    areas = found[0].difference.areas if found else None
+    return worst_change(found) is None and areas is not None and -areas.overall.low <= found[0].allowed + 1e-12
+
+
+def distance(before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]) -> float:
+    """How far logits [n, ...] moved, as a share of how much those of the network differ from case to case.
+
+    It needs no labels, so it tells the better of two smaller networks where their figures cannot.
+    """
+    rows = [one.reshape(len(one), -1).astype(np.float64) for one in (before, after)]
+    fixed = np.isfinite(rows[0]).all(axis=0)  # an output of fewer classes than another is filled up with infinities
+    first, second = (one[:, fixed] for one in rows)
+    spread = float(np.sqrt(first.var(axis=0).mean())) if first.size else 0.0
+    return float(np.sqrt(np.mean((second - first) ** 2))) / spread if spread else math.inf
 
 
 def latency(before: Path, after: Path, image: npt.NDArray[np.float32]) -> Latency:

@@ -35,9 +35,10 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
     `--quantize` makes the network of an ONNX bundle smaller; preprocessing and calibrator stay as they are. What it
     loses is measured on the run's validation images, and more than `--max-drop` of AUC or accuracy is not kept (exit
     status 4). `int8-static` tries several ways, from the most that is shrunk to the least, with ranges from training
-    images. `int8-dynamic` shrinks linear layers only: half of a transformer's size or less, next to nothing of a
-    convolutional network. `fp16` halves every file, and is slower on most CPUs. `--tolerance` stays what it is: how
-    closely the network agrees with the run before it is quantised.
+    images, and keeps the first whose loss of AUC is within that by its 95 % interval too; where none is, the one whose
+    answers moved least. `int8-dynamic` shrinks linear layers only: half of a transformer's size or less, next to
+    nothing of a convolutional network. `fp16` halves every file, and is slower on most CPUs. `--tolerance` stays what
+    it is: how closely the network agrees with the run before it is quantised.
 
     Examples:
         medcli export runs/NAME
