@@ -218,7 +218,17 @@ def score_history(axes: Axes, rows: Sequence[Mapping[str, Any]], monitor: str) -
     axes.set_ylabel(f"validation {what.upper() if what in {'auc', 'qwk'} else what}", fontsize=9)
     best = _epochs(axes, at, rows)
     if best is not None:
-        axes.set_title(f"best epoch {best}", fontsize=9, color=PALETTE[1])
+        # Inside the panel, on the side that has room: a title would need space above that a report does not leave.
+        late = best > (at[0] + at[-1]) / 2
+        place = {"xy": (best, 0.02), "xytext": (-4 if late else 4, 0), "xycoords": axes.get_xaxis_transform()}
+        axes.annotate(
+            f"best epoch {best}",
+            **place,
+            textcoords="offset points",
+            ha="right" if late else "left",
+            fontsize=9,
+            color=PALETTE[1],
+        )
 
 
 def _epochs(axes: Axes, at: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> int | None:

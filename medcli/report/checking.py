@@ -32,6 +32,7 @@ class Item:
         author: what only an author can say; empty where a rule answers.
         na: why it does not apply; empty where it does.
         add: what an author has to add to the rule's answer.
+        only: `development` where it is asked of the development of a model, not of its evaluation alone; else empty.
     """
 
     number: str
@@ -41,6 +42,7 @@ class Item:
     author: str = ""
     na: str = ""
     add: str = ""
+    only: Literal["", "development"] = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ def read_checklist(name: str) -> Checklist:
 
 def answer_of(item: Item, subject: Subject) -> Answer:
     """How an item stands."""
+    if item.only == "development" and subject.facts is None:
+        return Answer("na", "asked where a model is developed; these predictions are of an existing one")
     if item.na:
         return Answer("na", item.na)
     if not item.rule:
@@ -83,9 +87,10 @@ def checklist_section(name: Literal["tripod-ai", "claim"], subject: Subject) -> 
         rows.append((Cell(item.number), Cell(item.text), Cell(_WORDS[answer.mark], mark=answer.mark), Cell(text)))
     blocks: list[Block] = [
         Text(
-            f"{checklist.about}; {checklist.source}. The wording is ours, the published text decides. Of "
-            f"{len(checklist.items)} items and parts of items {counted['auto']} are filled in from the run (auto), "
-            f"{counted['author']} are left to the authors, {counted['na']} do not apply (n.a.)."
+            f"{checklist.about}; {checklist.source}. The items are in medcli's own short words, not those of the "
+            f"published checklist, which decides and is what a journal wants to see. Of {len(checklist.items)} items "
+            f"and parts of items {counted['auto']} are filled in (auto), {counted['author']} are left to "
+            f"the authors, {counted['na']} do not apply (n.a.)."
         )
     ]
     by_group: dict[str, list[tuple[Cell, ...]]] = {}

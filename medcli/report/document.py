@@ -163,9 +163,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures beside one another, as many as fit."""
+    """Pictures beside one another, as many as fit.
+
+    Args:
+        pictures: in reading order.
+        broad: whether they are twice as wide as high, so that two stand in a row and not three.
+    """
 
     pictures: tuple[Picture, ...]
+    broad: bool = False
 
     kind: ClassVar[str] = "gallery"
 
@@ -246,6 +252,6 @@ def named(sections: Iterable[Section]) -> tuple[Section, ...]:
         return picture if number == 1 else replace(picture, name=f"{picture.name}-{number}")
 
     def block_of(block: Block) -> Block:
-        return Gallery(tuple(map(own, block.pictures))) if isinstance(block, Gallery) else block
+        return replace(block, pictures=tuple(map(own, block.pictures))) if isinstance(block, Gallery) else block
 
     return tuple(replace(section, blocks=tuple(map(block_of, section.blocks))) for section in sections)

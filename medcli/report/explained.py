@@ -48,10 +48,12 @@ class Explained:
     Args:
         cases: examples and worst errors, in the order of the index.
         problems: what could not be shown, as sentences.
+        calibrator: how their scores became probabilities; empty for the network's own.
     """
 
     cases: tuple[Explanation, ...] = ()
     problems: tuple[str, ...] = ()
+    calibrator: str = ""
 
 
 def read_explanations(run: RunDirectory) -> Explained:
@@ -81,7 +83,8 @@ def read_explanations(run: RunDirectory) -> Explained:
             problems.append(f"explanation {position} is left out: {found}")
         else:
             cases.append(found)
-    return Explained(tuple(cases), tuple(problems))
+    how = document.get("calibrator") if isinstance(document, dict) else None
+    return Explained(tuple(cases), tuple(problems), str(how or ""))
 
 
 def _case(entry: Any, folder: Path) -> Explanation | str:

@@ -18,6 +18,7 @@ from medcli.evaluation.panels import literal
 from medcli.evaluation.referral import Selective
 from medcli.evaluation.render import number_text
 from medcli.report.document import Picture
+from medcli.report.tables import spelled
 
 __all__ = [
     "auc_picture",
@@ -197,8 +198,8 @@ def history_pictures(rows: Sequence[Mapping[str, Any]], monitor: str) -> tuple[P
         Picture("history-loss", f"Loss over {len(rows)} epochs; at the end {ended}.", "Loss by epoch.", loss),
         Picture(
             "history-monitor",
-            f"Validation {monitor} over {len(rows)} epochs; {kept}.",
-            f"Validation {monitor} by epoch; {kept}.",
+            f"Validation {spelled(monitor)} over {len(rows)} epochs; {kept}.",
+            f"Validation {spelled(monitor)} by epoch; {kept}.",
             score,
         ),
     )

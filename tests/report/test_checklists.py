@@ -9,7 +9,7 @@ import pytest
 
 from medcli.evaluation.clinical import Request
 from medcli.report.answers import ANSWERS
-from medcli.report.checking import CHECKLISTS, answer_of, read_checklist
+from medcli.report.checking import CHECKLISTS, answer_of, checklist_section, read_checklist
 from medcli.report.subject import Way, run_predictions, subject_of_file, subject_of_run
 from medcli.settings.groups import EvaluationSettings
 
@@ -30,6 +30,23 @@ def test_every_item_is_there_once(name: str, items: int) -> None:
     for item in checklist.items:
         assert (bool(item.rule), bool(item.author), bool(item.na)).count(True) == 1, item.number
         assert not item.rule or item.rule in ANSWERS, item.rule
+
+
+def test_parts_of_tripod_and_what_is_asked_of_development_alone(toy: SimpleNamespace, tmp_path: Path) -> None:
+    items = read_checklist("tripod-ai").items
+    assert len(items) == 52
+    development = {"9a", "12a", "12b", "12c", "15", "22", "27a", "27b"}
+    assert {item.number for item in items if item.only} == development
+    file = tmp_path / "p.npz"
+    file.write_bytes(b"")
+    subject = subject_of_file(str(file), toy.binary(), WAY)
+    assert {item.number for item in items if answer_of(item, subject).mark == "na"} >= development
+    assert {
+        "published checklist" in getattr(block, "text", "") for block in checklist_section("claim", subject).blocks
+    } == {
+        True,
+        False,
+    }
 
 
 def test_no_rule_is_idle() -> None:

@@ -55,6 +55,8 @@ def test_sound_pictures_are_embedded_and_others_named(
     pictures = [alt for alt, picture in page.images if picture == png()]
     assert pictures[0].startswith("Example, explained picture of test 1: <b>sick 0.930, label well")
     assert pictures[1].startswith("Worst error")
+    assert 'class="gallery broad"' in (run.path / "report.html").read_text(encoding="utf-8")
+    assert "another calibration" not in page.text
     assert "outside the folder" in page.text
     assert "no PNG" in page.text
 
@@ -68,3 +70,13 @@ def test_an_unreadable_index_is_said(tmp_path: Path, toy: SimpleNamespace) -> No
         found = read_explanations(run)
         assert not found.cases
         assert len(found.problems) == 1
+
+
+def test_numbers_of_another_calibration_are_said(run_cli: RunCli, tmp_path: Path, toy: SimpleNamespace) -> None:
+    run = toy.make_run(tmp_path / "run", [toy.binary()])
+    explained(run)
+    index = run.path / "explanations" / "index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "calibrator": "temperature, fitted on val"}))
+    assert read_explanations(run).calibrator == "temperature, fitted on val"
+    assert run_cli("report", run.path, "--bootstrap", "0", in_process=True).code == 0
+    assert "of another calibration" in (run.path / "report.html").read_text(encoding="utf-8")

@@ -40,10 +40,14 @@ def examples_section(subject: Subject) -> Section:
         ("Worst errors with explanations", [case for case in explained.cases if case.worst]),
     ):
         if cases:
-            blocks += [Heading(heading), Gallery(tuple(_picture(case) for case in cases))]
+            blocks += [Heading(heading), Gallery(tuple(_picture(case) for case in cases), broad=True)]
     if explained.cases:
         text = "A heat map shows where a score reacts to the picture; it does not show that the reason is sound."
         blocks.append(Notice(text))
+        if subject.judged is not None and explained.calibrator != subject.judged.predictions.calibrated:
+            own = explained.calibrator or "the network's own scores, not calibrated"
+            text = f"The numbers at these pictures are of another calibration than those of this report: {own}"
+            blocks.append(Notice(f"{text}. `medcli explain {subject.source} --save 12` makes them anew."))
     elif subject.facts is not None:
         why = "no explained pictures are in the run"
         blocks.append(Absent("explanations", why, f"medcli explain {subject.source} --save 12"))

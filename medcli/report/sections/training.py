@@ -82,7 +82,7 @@ def _time(facts: RunFacts) -> str:
     spent = sum(row["seconds"] for row in facts.epochs if isinstance(row.get("seconds"), int | float))
     parts = []
     if spent:
-        parts.append(f"{duration(spent)} in {len(facts.epochs)} epochs")
+        parts.append(f"{duration(spent)} in {len(facts.epochs)} epoch{'s' if len(facts.epochs) != 1 else ''}")
     try:
         whole = datetime.fromisoformat(facts.summary.updated) - datetime.fromisoformat(facts.summary.started)
         parts.append(f"{duration(whole.total_seconds())} from start to end")
@@ -93,11 +93,11 @@ def _time(facts: RunFacts) -> str:
 
 def _hardware(environment: Mapping[str, Any]) -> str:
     device = environment.get("gpu") or environment.get("device")
-    cores = environment.get("cores")
+    cores, threads = environment.get("cores"), environment.get("threads")
     parts = [
         str(device) if device else "",
         f"{environment['precision']}" if environment.get("precision") else "",
-        f"{cores} cores, {environment.get('threads')} threads" if cores else "",
+        f"{cores} cores{f', {threads} threads' if threads else ''}" if cores else "",
         str(environment.get("platform", "")),
     ]
     return "; ".join(part for part in parts if part)
