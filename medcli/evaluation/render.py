@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,27 +13,30 @@ if TYPE_CHECKING:
 __all__ = ["aligned", "headline", "interval_text", "number_text", "render"]
 
 _WIDEST_CONFUSION = 16
+# A remark broken into shorter lines than this is harder to read than one that the terminal wraps.
+_LEAST_REMARK = 24
 
 
-def render(evaluation: Evaluation, *, verbose: bool = False) -> str:
+def render(evaluation: Evaluation, *, verbose: bool = False, width: int | None = None) -> str:
     """Heading, headline figures with intervals and conventions, figures per class, confusion matrix, notes.
 
     Args:
         evaluation: what to show.
         verbose: whether the figures behind the headline are listed too.
+        width: columns there are; None where the text may be as wide as it is.
     """
-    parts = [_heading(evaluation), _figure_table(evaluation, verbose)]
+    parts = [_heading(evaluation), _figure_table(evaluation, verbose, width)]
     if evaluation.classes:
-        parts.append(_class_table(evaluation))
+        parts.append(_class_table(evaluation, width))
     if evaluation.confusion is not None:
-        parts.append(_confusion(evaluation))
+        parts.append(_confusion(evaluation, width))
     for name, output in evaluation.outputs.items():
         title = f"output {name}: {output.n} labelled cases" + (
             f", {output.excluded} without" if output.excluded else ""
         )
-        body = [_figure_table(output, verbose), _class_table(output)]
+        body = [_figure_table(output, verbose, width), _class_table(output, width)]
         if output.confusion is not None:
-            body.append(_confusion(output))
+            body.append(_confusion(output, width))
         body += [f"note: {note}" for note in output.notes]
         parts.append("\n\n".join([title, *body]))
     parts += [text for section in evaluation.sections if (text := section.text(verbose=verbose))]
@@ -71,9 +75,20 @@ def interval_text(figure: Figure) -> str:
     return "-" if math.isnan(figure.low) else f"[{figure.low:.4f}, {figure.high:.4f}]"
 
 
-def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Text cells under a heading: the first `left` columns to the left, the others to the right."""
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, width: int | None = None) -> str:
+    """Text cells under a heading: the first `left` columns to the left, the others to the right.
+
+    Args:
+        columns: the heading.
+        rows: cells.
+        left: columns that name a row; they are repeated where the table is parted.
+        width: columns of the terminal, for a table that is parted where it is wider; None never parts.
+    """
     widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
+    parts = _parted(widths, left, width) if width is not None else []
+    if len(parts) > 1:
+        tables = [[[row[index] for index in part] for row in [columns, *rows]] for part in parts]
+        return "\n\n".join(aligned(head, body, left) for head, *body in tables)
 
     def line(cells: Sequence[str]) -> str:
         placed = [
@@ -83,6 +98,18 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
         return "  ".join(placed).rstrip()
 
     return "\n".join(line(cells) for cells in [columns, *rows])
+
+
+def _parted(widths: Sequence[int], left: int, width: int) -> list[list[int]]:
+    """Indices of the columns of each part, every part with the first `left`."""
+    named = list(range(left))
+    parts: list[list[int]] = [[*named]]
+    for index in range(left, len(widths)):
+        taken = sum(widths[one] + 2 for one in parts[-1])
+        if taken + widths[index] > width and len(parts[-1]) > left:
+            parts.append([*named])
+        parts[-1].append(index)
+    return parts
 
 
 def _heading(evaluation: Evaluation) -> str:
@@ -118,7 +145,7 @@ def _heading(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _figure_table(evaluation: Evaluation, verbose: bool) -> str:
+def _figure_table(evaluation: Evaluation, verbose: bool, width: int | None) -> str:
     rows = []
     for figure in evaluation.figures.values():
         # What stands in for an undefined headline, and the guard beside a flattering accuracy, are always shown.
@@ -134,21 +161,35 @@ def _figure_table(evaluation: Evaluation, verbose: bool) -> str:
     cells = [[name, value, interval, remark] for name, remark, value, interval in rows]
     if not evaluation.resamples:
         cells = [[name, value, remark] for name, value, _, remark in cells]
-        return _with_remarks(["figure", "value", "what it is"], cells)
-    return _with_remarks(["figure", "value", "95 % interval", "what it is"], cells)
+        return _with_remarks(["figure", "value", "what it is"], cells, width)
+    return _with_remarks(["figure", "value", "95 % interval", "what it is"], cells, width)
 
 
-def _with_remarks(columns: list[str], rows: list[list[str]]) -> str:
+def _with_remarks(columns: list[str], rows: list[list[str]], width: int | None) -> str:
+    """Aligned cells; a remark that is too long for the terminal goes on under itself, or below where that is narrow."""
     widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns) - 1)]
     lines = []
     for row in [columns, *rows]:
         placed = [row[0].ljust(widths[0])]
         placed += [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:], strict=True)]
-        lines.append("  ".join([*placed, row[-1]]).rstrip())
+        cells = "  ".join(placed)
+        whole = f"{cells}  {row[-1]}".rstrip()
+        if width is None or len(whole) <= width:
+            lines.append(whole)
+            continue
+        room = width - len(cells) - 2
+        below = room < _LEAST_REMARK
+        pieces = textwrap.wrap(row[-1], width - 4 if below else room)
+        indent = " " * (4 if below else len(cells) + 2)
+        lines += (
+            [cells.rstrip(), *(indent + piece for piece in pieces)]
+            if below
+            else [f"{cells}  {pieces[0]}", *(indent + piece for piece in pieces[1:])]
+        )
     return "\n".join(lines)
 
 
-def _class_table(evaluation: Evaluation) -> str:
+def _class_table(evaluation: Evaluation, width: int | None) -> str:
     multilabel = evaluation.target.task == "multilabel"
     what = {"multilabel": "label", "ordinal": "grade"}.get(evaluation.target.task, "class")
     names = list(evaluation.classes[0].figures) if evaluation.classes else []
@@ -166,14 +207,14 @@ def _class_table(evaluation: Evaluation) -> str:
             if name == "auc" and evaluation.resamples:
                 cells.append(interval_text(figure))
         rows.append(cells)
-    return aligned(columns, rows)
+    return aligned(columns, rows, width=width)
 
 
-def _confusion(evaluation: Evaluation) -> str:
+def _confusion(evaluation: Evaluation, width: int | None) -> str:
     matrix, names = evaluation.confusion, evaluation.target.class_names
     if matrix is None:
         return ""
     if len(names) > _WIDEST_CONFUSION:
         return f"confusion matrix: {len(names)} x {len(names)}, in the JSON document (`--json`)"
     rows = [[name, *(str(count) for count in counts)] for name, counts in zip(names, matrix.tolist(), strict=True)]
-    return "confusion matrix (rows: label, columns: prediction)\n" + aligned(["", *names], rows)
+    return "confusion matrix (rows: label, columns: prediction)\n" + aligned(["", *names], rows, width=width)

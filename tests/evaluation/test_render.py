@@ -13,7 +13,7 @@ from medcli.errors import UsageProblem
 from medcli.evaluation.figures import Evaluation
 from medcli.evaluation.generalisation import gaps, render_comparison
 from medcli.evaluation.predictions import Predictions
-from medcli.evaluation.render import headline, render
+from medcli.evaluation.render import aligned, headline, render
 from medcli.evaluation.report import evaluate
 from medcli.settings.groups import EvaluationSettings
 
@@ -114,3 +114,24 @@ def test_the_headline_says_for_which_classes_a_figure_is_undefined() -> None:
     assert "auc undefined (no Hernia to tell from others)" in text
     assert f"of the others {found.value('auc_present'):.4f}" in text
     assert "nan" not in text
+
+
+def test_a_narrow_terminal_gets_remarks_under_themselves_and_tables_in_parts() -> None:
+    columns, rows = ["class", "cases", "auc", "f1"], [["none", "17", "0.4454", "0.1"], ["opacity", "3", "0.5", "0.25"]]
+    whole = aligned(columns, rows)
+    assert aligned(columns, rows, width=max(map(len, whole.split("\n")))) == whole
+    first, second = aligned(columns, rows, width=24).split("\n\n")
+    assert first.split("\n") == ["class    cases     auc", "none        17  0.4454", "opacity      3     0.5"]
+    assert second.split("\n") == ["class      f1", "none      0.1", "opacity  0.25"]
+    # A column that fits nowhere still gets a part of its own.
+    assert aligned(columns, rows, width=3).count("\n\n") == 2
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_whole_text_keeps_within_the_terminal(width: int) -> None:
+    case = made(Target("multiclass", ("none", "opacity", "effusion", "pneumothorax", "enlarged heart")))
+    wide, fitted = render(case), render(case, width=width)
+    assert sorted(set(wide.split())) == sorted(set(fitted.split()))
+    tables = [line for line in fitted.split("\n") if "  " in line]
+    assert max(map(len, tables)) <= width
+    assert max(map(len, wide.split("\n"))) > 120

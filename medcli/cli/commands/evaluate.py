@@ -119,7 +119,7 @@ def evaluate(source: Judged, flags: Flags) -> ExitCode | None:
         output.note(f"figures written to {settings.out}")
 
     def text() -> str:
-        parts = [render(one, verbose=settings.verbose) for one in evaluations]
+        parts = [render(one, verbose=settings.verbose, width=output.answer_width()) for one in evaluations]
         if len(evaluations) > 1:
             parts.append(render_comparison(evaluations, differences))
         return ("\n\n" + "-" * 40 + "\n\n").join(parts)

@@ -121,7 +121,13 @@ def _trained(output: Output, outcome: Outcome, resolved: Resolved) -> None:
         for split, evaluation in outcome.evaluations.items():
             lines.append(f"{split}: {headline(evaluation)}")
         if output.settings.verbose:
-            lines += ["", *(f"{render(one, verbose=True)}\n" for one in outcome.evaluations.values())]
+            lines += [
+                "",
+                *(
+                    f"{render(one, verbose=True, width=output.answer_width())}\n"
+                    for one in outcome.evaluations.values()
+                ),
+            ]
         return "\n".join([*lines, f"run: {run}"])
 
     output.answer(result, text, identifier=run, run_dir=run)
