@@ -113,7 +113,7 @@ def _parsed(document: Mapping[str, Any]) -> DifferenceManifest:
     return DifferenceManifest(
         **{name: document[name] for name in (*texts, "antisymmetric", "verification", "facts")},
         **numbers,  # type: ignore[arg-type]
-        **whole,
+        **whole,  # type: ignore[arg-type]
         threshold=threshold,
         outputs=tuple(str(name) for name in document["outputs"]),
         files=listed_files(document),

@@ -37,7 +37,8 @@ def bundled(path: str, compute: ComputeSettings) -> MapMaker:
         if antisymmetric != held.antisymmetric:
             raise ValueError("the graph of a bundle makes maps in one way")
         before, after = (np.ascontiguousarray(one)[None, ..., None] for one in (baseline, followup))
-        return bundle.run(before, after)[0]
+        found: Image = bundle.run(before, after)[0]
+        return found
 
     spec = DifferenceSpec(
         held.model, "difference", held.map, held.in_channels, held.image_size, {}, held.mean, held.std, how

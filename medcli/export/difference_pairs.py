@@ -43,9 +43,9 @@ Images = npt.NDArray[Any]
 def drawn_batches(loaded: LoadedDifference, how: Preprocessing) -> tuple[ExpectedMaps, ...]:
     """Two drawn pairs for the self-test, one of bytes and one above eight bits, neither of the network's size."""
     found = []
-    for number, kind in enumerate((np.uint8, np.float32)):
+    for number, deep in enumerate((False, True)):
         drawn = draw_phantom_pair(Drawn(SEED, number, 96))
-        pictures = [_cut(image, kind) for image in (drawn.prior, drawn.current)]
+        pictures = [_cut(image, deep=deep) for image in (drawn.prior, drawn.current)]
         found.append(_asked(loaded, how, [pictures[0]], [pictures[1]]))
     return tuple(found)
 
@@ -126,14 +126,14 @@ def _ready(pairs: Sequence[Pair], loaded: LoadedDifference, window: str) -> list
 def _as_file(pair: Pair, window: str) -> tuple[Picture, Picture]:
     if pair.drawn is not None:
         drawn = draw_phantom_pair(pair.drawn)
-        return _cut(drawn.prior, np.uint8), _cut(drawn.current, np.uint8, top=3)
+        return _cut(drawn.prior), _cut(drawn.current, top=3)
     return read_image(pair.baseline, window), read_image(pair.followup, window)
 
 
-def _cut(image: npt.NDArray[np.float32], kind: type[np.generic], top: int = 0) -> Picture:
+def _cut(image: npt.NDArray[np.float32], *, top: int = 0, deep: bool = False) -> Picture:
     """A drawn picture that is no square."""
     shown = image[top:, : max(1, image.shape[1] - image.shape[1] // 7)]
-    if kind is np.uint8:
+    if not deep:
         return Picture(np.rint(shown * 255).astype(np.uint8), 0, 255)
     return Picture(np.ascontiguousarray(shown, dtype=np.float32), 0.0, 1.0)
 
@@ -147,4 +147,5 @@ def _asked(
         planes = torch.stack([to_planes(one, how) for one in pictures])
         sides.append(planes.clamp(0, 1))
     maps = loaded.map(sides[0], sides[1])[:, 0].float().numpy()
-    return ExpectedMaps(*(np.stack([as_input(one) for one in side]) for side in (baselines, followups)), maps=maps)
+    before, after = (np.stack([as_input(one) for one in side]) for side in (baselines, followups))
+    return ExpectedMaps(before, after, maps)
