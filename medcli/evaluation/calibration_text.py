@@ -25,16 +25,16 @@ _SHORT = (
 )
 
 
-def render_calibration(result: CalibrationResult, *, verbose: bool = False) -> str:
+def render_calibration(result: CalibrationResult, *, verbose: bool = False, width: int | None = None) -> str:
     """Heading, parameters, figures before and after with the change, a row per label or output, notes.
 
     Args:
         result: what to show.
         verbose: whether all figures and their conventions are listed.
     """
-    parts = [_heading(result), _figures(result, verbose)]
+    parts = [_heading(result), _figures(result, verbose, width)]
     if len(result.after.parts) > 1:
-        parts.append(_rows(result))
+        parts.append(_rows(result, width))
     if result.conformal is not None:
         parts.append(result.conformal.text())
     if verbose:
@@ -100,7 +100,7 @@ def _temperatures(folds: tuple[Calibrator, ...]) -> list[float]:
     return [fit.parameters["temperature"][0] for fold in folds for fit in fold.fits if "temperature" in fit.parameters]
 
 
-def _figures(result: CalibrationResult, verbose: bool) -> str:
+def _figures(result: CalibrationResult, verbose: bool, width: int | None) -> str:
     rows = []
     for name, after in result.after.figures.items():
         if not (verbose or name in _SHORT):
@@ -120,7 +120,7 @@ def _figures(result: CalibrationResult, verbose: bool) -> str:
     if not result.resamples:
         kept = [0, 1, 3, 5]
         return aligned([columns[index] for index in kept], [[row[index] for index in kept] for row in rows])
-    return aligned(columns, rows)
+    return aligned(columns, rows, width=width)
 
 
 def _signed(value: float) -> str:
@@ -131,7 +131,7 @@ def _signed_interval(figure: Figure) -> str:
     return "-" if figure.low != figure.low else f"[{figure.low:+.4f}, {figure.high:+.4f}]"
 
 
-def _rows(result: CalibrationResult) -> str:
+def _rows(result: CalibrationResult, width: int | None) -> str:
     """A row per label, output or class: calibration error, slope and intercept, before -> after."""
     task = result.after.target.task
     several = task in {"multilabel", "multioutput"}
@@ -150,7 +150,7 @@ def _rows(result: CalibrationResult) -> str:
     events = "positives" if task != "multioutput" else "correct"
     columns = [what, *(["fit"] if several else []), "cases", events, *names]
     title = "" if several or task == "binary" else "each class against the others\n"
-    return title + aligned(columns, rows, left=2 if several else 1)
+    return title + aligned(columns, rows, left=2 if several else 1, width=width)
 
 
 def _pair(before: Part, after: Part, name: str) -> str:

@@ -220,10 +220,11 @@ def score_history(axes: Axes, rows: Sequence[Mapping[str, Any]], monitor: str) -
     if best is not None:
         # Inside the panel, on the side that has room: a title would need space above that a report does not leave.
         late = best > (at[0] + at[-1]) / 2
-        place = {"xy": (best, 0.02), "xytext": (-4 if late else 4, 0), "xycoords": axes.get_xaxis_transform()}
         axes.annotate(
             f"best epoch {best}",
-            **place,
+            (best, 0.02),
+            xytext=(-4 if late else 4, 0),
+            xycoords=axes.get_xaxis_transform(),
             textcoords="offset points",
             ha="right" if late else "left",
             fontsize=9,

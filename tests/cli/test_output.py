@@ -154,8 +154,8 @@ def test_a_question_on_a_terminal(typed: str, answer: bool, monkeypatch: pytest.
 def test_what_the_stream_cannot_encode_is_escaped() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii", errors="strict")
-    Output(OutputSettings(), "x", stdout=stream).answer({}, "5 µm")
-    assert raw.getvalue() == b"5 \\xb5m\n"
+    Output(OutputSettings(), "x", stdout=stream).answer({}, "5 µm of 眼")
+    assert raw.getvalue() == b"5 um of \\u773c\n"
 
 
 def test_variables_of_the_terminal_reach_the_settings() -> None:

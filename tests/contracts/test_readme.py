@@ -1,9 +1,10 @@
-"""Every command line of the README and of CONTRIBUTING is one that medcli takes: its command, its flags, its presets."""
+"""Every command line of the README and of CONTRIBUTING is one that medcli takes: command, flags, presets."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_a_command_of_the_readme_exists_with_its_flags(line: str) -> None:
     known = {spelling for field in fields for spelling in spellings(field)}
     used = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
     assert used <= known, f"`{line}`: {used - known}"
-    for flag, value in zip(words, words[1:], strict=False):
+    for flag, value in pairwise(words):
         if flag == "--preset":
             assert value in presets()
         choices = next((field.choices for field in fields if field.flag == flag and field.choices), ())

@@ -68,7 +68,7 @@ def calibrate(source: RunOrPredictions, flags: Flags) -> ExitCode | None:
     def text() -> str:
         from medcli.evaluation.calibration_text import render_calibration
 
-        return render_calibration(result, verbose=settings.verbose)
+        return render_calibration(result, verbose=settings.verbose, width=output.answer_width())
 
     status = ExitCode.LIMIT if missed else ExitCode.DONE
     directory = source if Path(source).is_dir() else None

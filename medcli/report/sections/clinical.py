@@ -283,7 +283,8 @@ def decision_section(subject: Subject) -> Section:
         return Section(identifier, title, (Absent("decision curves", why, command),))
     several = len(found.curves) > 1
     pictures = [decision_picture(one, one.name if several else "") for one in found.curves[:_MOST_PICTURES]]
-    calibrated = found.calibrated + (", cross-fitted" if judged.decision is not None else "")
+    fitted = ", cross-fitted" if judged.decision is not None and "cross-fitted" not in found.calibrated else ""
+    calibrated = found.calibrated + fitted
     blocks: list[Block] = [
         Text(f"Does acting on the model do more good than acting on everyone or on no one? Scores: {calibrated}."),
         Gallery(tuple(pictures)),
