@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,43 +16,22 @@ from medcli.bundles.bundle import MODEL, SELFTEST, Bundle
 from medcli.bundles.manifest import MANIFEST, Format, Manifest, manifest_to_json
 from medcli.data.dataset import Picture
 from medcli.errors import UsageProblem
-from medcli.export.comparing import TOLERANCE, Comparison, compare
+from medcli.export.comparing import Comparison, compare
 from medcli.export.formats import NETWORK, WRITERS, Written, join_network, write_onnx
 from medcli.export.graph import check_opset, require_export
 from medcli.export.placing import drafted, facts_of_files
-from medcli.export.quantising import MAX_DROP, Quantised, quantise
 from medcli.export.readme import readme
 from medcli.export.reference import Expected, expect, phantoms, real_pictures, stacks
 from medcli.export.run_cases import RunCases, read_run_cases
-from medcli.export.shrinking import Quantize
 from medcli.export.source import Source
+from medcli.export.wishes import Quantize, Wishes
 from medcli.runs.directory import replace_text, writing
 from medcli.runs.status import now
 
-__all__ = ["Exported", "Reference", "Wishes", "ask_run", "export_run", "refuse_early"]
+if TYPE_CHECKING:
+    from medcli.export.quantising import Quantised
 
-
-@dataclass(frozen=True)
-class Wishes:
-    """How an export is made.
-
-    Args:
-        opset: None for the default.
-        tolerance: most that a probability may differ.
-        verify: whether it is compared with the run.
-        data: other pictures to compare on than the run's own.
-        batch_size: the largest batch compared.
-        quantize: what the network becomes.
-        max_drop: most that AUC and accuracy may fall by that, on validation cases.
-    """
-
-    opset: int | None = None
-    tolerance: float = TOLERANCE
-    verify: bool = True
-    data: tuple[str, ...] = ()
-    batch_size: int = 32
-    quantize: Quantize = "none"
-    max_drop: float = MAX_DROP
+__all__ = ["Exported", "Reference", "ask_run", "export_run", "refuse_early"]
 
 
 @dataclass(frozen=True)
@@ -204,6 +184,8 @@ def _quantised(
     tell: Callable[[str], None],
 ) -> tuple[Written, Quantised]:
     """Replace the network in the draft by a smaller one; preprocessing and calibrator are as before."""
+    from medcli.export.quantising import quantise
+
     assert wishes.quantize != "none"
     work = draft / "work"
     with writing(work):

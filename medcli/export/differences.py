@@ -19,14 +19,13 @@ from medcli.bundles.manifest import MANIFEST, Format
 from medcli.data.dataset import Preprocessing
 from medcli.diffmap.run import SCHEMA, LoadedDifference, difference_map, load_difference_run
 from medcli.errors import MedcliError, RunFailure, UsageProblem
-from medcli.export.bundling import Wishes
 from medcli.export.comparing import ExpectedMaps, MapComparison, compare_maps
 from medcli.export.difference_pairs import drawn_batches, real_batches
 from medcli.export.difference_readme import difference_readme
 from medcli.export.graph import DEFAULT_OPSET, write_traced
-from medcli.export.joining import join_pair
 from medcli.export.placing import drafted, facts_of_files
 from medcli.export.source import card_facts, data_facts, figure_facts
+from medcli.export.wishes import Wishes
 from medcli.models.base import content_hash
 from medcli.registry.cards import read_card
 from medcli.registry.discovery import DIFFERENCE_MODELS, discover, find
@@ -275,6 +274,8 @@ def export_difference(
 
 
 def _write_graph(source: DifferenceSource, file: Path, opset: int) -> None:
+    from medcli.export.joining import join_pair
+
     how = source.preprocessing
     # One tensor for both would be traced as one input.
     pictures = {f"{side}_units": torch.zeros(2, 1, how.image_size, how.image_size) for side in SIDES}

@@ -19,9 +19,7 @@ from medcli.bundles.manifest import Format
 from medcli.errors import UsageProblem
 from medcli.evaluation.calibrator import calibrate_logits
 from medcli.evaluation.scores import sigmoid, softmax
-from medcli.export.after import answer_name
 from medcli.export.graph import DEFAULT_OPSET, Network, cannot_trace, quiet_exporter, write_network
-from medcli.export.joining import join
 from medcli.models.build import load_model, save_model
 from medcli.models.spec import preprocessing_to_json, spec_to_json
 from medcli.runs.directory import replace_text, writing
@@ -68,6 +66,11 @@ def write_onnx(source: Source, folder: Path, opset: int | None, *, keep_network:
 
 def join_network(source: Source, folder: Path, facts: Mapping[str, Any]) -> Written:
     """Put preprocessing and calibrator around the network in `model.onnx`."""
+    import onnxruntime
+
+    from medcli.export.after import answer_name
+    from medcli.export.joining import join
+
     file, loaded = folder / MODEL, source.loaded
     join(file, file, loaded.preprocessing, loaded.spec.target, source.calibrator)
     outputs = (answer_name(source.calibrator), "logits", "features")
@@ -79,8 +82,6 @@ def join_network(source: Source, folder: Path, facts: Mapping[str, Any]) -> Writ
             feed = {"image": np.zeros(images.shape, dtype=np.uint8), "deep": images}
         answers, logits, features = session.run(list(outputs), feed)
         return answers, logits, features
-
-    import onnxruntime
 
     return Written(outputs, run, {**facts, "runtime": f"onnxruntime {onnxruntime.__version__}"})
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from medcli.errors import ExitCode, MedcliError, RunFailure
 from medcli.evaluation.proportions import finite
@@ -24,13 +24,11 @@ from medcli.export.shrinking import (
 )
 from medcli.export.source import Source
 from medcli.export.weighing import Change, Latency, answers, changes, distance, latency, surely_kept, worst_change
+from medcli.export.wishes import MAX_DROP, Kind
 from medcli.runs.directory import writing
 
-__all__ = ["HARDLY", "MAX_DROP", "Attempt", "Kind", "Quantised", "TooMuchLost", "quantise"]
+__all__ = ["HARDLY", "Attempt", "Quantised", "TooMuchLost", "quantise"]
 
-Kind = Literal["int8-dynamic", "int8-static", "fp16"]
-
-MAX_DROP = 0.005
 RESAMPLES = 1000
 
 HARDLY = 0.5

@@ -25,7 +25,6 @@ __all__ = [
     "LADDER",
     "Calibration",
     "Extent",
-    "Quantize",
     "Rung",
     "calibrated_ranges",
     "network_bytes",
@@ -36,7 +35,6 @@ __all__ = [
     "write_static",
 ]
 
-Quantize = Literal["none", "int8-dynamic", "int8-static", "fp16"]
 Calibration = Literal["minmax", "percentile", "entropy"]
 Extent = Literal["all", "careful", "wary"]
 

@@ -11,8 +11,9 @@ from medcli.errors import ExitCode, UsageProblem
 
 if TYPE_CHECKING:
     from medcli.bundles.manifest import Format
-    from medcli.export.bundling import Exported, Wishes
+    from medcli.export.bundling import Exported
     from medcli.export.differences import ExportedDifference
+    from medcli.export.wishes import Wishes
     from medcli.settings.resolve import Resolved
 
 __all__ = ["export"]
@@ -54,12 +55,12 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
     output = Output(settings, "export")
     resolved = resolve("export", flags.given)
 
-    from medcli.export.bundling import Wishes, ask_run, export_run, refuse_early
+    from medcli.export.bundling import ask_run, export_run, refuse_early
     from medcli.export.comparing import MAP_TOLERANCE, TOLERANCE
     from medcli.export.differences import holds_difference
     from medcli.export.placing import free_place, planned_place
-    from medcli.export.quantising import MAX_DROP
     from medcli.export.source import read_source
+    from medcli.export.wishes import MAX_DROP, Wishes
     from medcli.settings.groups import ComputeSettings, DataSettings, ExportSettings, FormatSettings
 
     wanted = resolved.group(ExportSettings)
