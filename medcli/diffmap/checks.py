@@ -5,7 +5,9 @@ A map between the wrong two images looks like any other map, so what can be told
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,6 +28,8 @@ Weight = Literal["stop", "refuse", "warn"]
 MARGIN, MIRROR_MARGIN = 0.05, 0.04
 FLAT = 0.01  # spread between the 2nd and 98th percentile below which an image shows nothing
 WEAK = 0.35  # after affine alignment: 2 of 95 pairs of one patient lie below, 42 of 95 of two patients
+# A date as DICOM writes it, perhaps with hours, minutes and seconds. As numbers, a day with its time exceeds every day.
+STAMP = re.compile(r"(19|20)\d{6}(\d{2}){0,3}")
 Image = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
@@ -165,22 +169,22 @@ def _view(first: str, second: str) -> list[Concern]:
 
 def _order(pair: Pair, first: Header, second: Header) -> list[Concern]:
     dates = (first.date or pair.dates[0], second.date or pair.dates[1])
-    if not all(dates):
-        return []
-    try:
-        late = float(dates[0]) > float(dates[1]) if len(dates[0]) != len(dates[1]) or "." in "".join(dates) else None
-    except ValueError:
-        late = None
-    length = min(map(len, dates))
-    if late is None:
-        late = dates[0][:length] > dates[1][:length]
-    if not late:
+    if not all(dates) or not _later(*dates):
         return []
     return [
         Concern(
             "time-order", "refuse", "BASELINE was taken after FOLLOWUP", "swap the two images: the sign would be wrong"
         )
     ]
+
+
+def _later(one: str, other: str) -> bool:
+    """Whether the first of two times follows the second, as far as the coarser of them tells."""
+    if not all(STAMP.fullmatch(date) for date in (one, other)):
+        with suppress(ValueError):
+            return float(one) > float(other)
+    length = min(len(one), len(other))
+    return one[:length] > other[:length]
 
 
 def _proportions(first: tuple[int, int], second: tuple[int, int]) -> list[Concern]:

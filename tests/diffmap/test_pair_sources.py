@@ -180,6 +180,25 @@ def test_headers_that_do_not_match_are_refused_unless_allowed(
         assert codes(pair_of_files(one, other)) == [code]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "wrong"),
+    [
+        ("20200101", "20200301", False),
+        ("20200301", "20200101", True),
+        ("20190101120000", "20200101", False),  # one header gives the time of day, the other the day alone
+        ("20250101", "20200101120000", True),
+        ("20200101120000", "20200101", False),
+        ("2020-01-02", "2020-01-01 10:30", True),
+        ("-23", "-10", False),  # days before admission
+        ("-3", "-5", True),
+        ("9", "10", False),
+        ("2.5", "2", True),
+    ],
+)
+def test_the_order_in_time_is_told_from_dates_and_numbers(first: str, second: str, wrong: bool) -> None:
+    assert codes(Pair("1", "a.png", "b.png", dates=(first, second))) == ["time-order"] * wrong
+
+
 def test_a_file_with_itself_gives_zero_and_says_so(tmp_path: Path, films: tuple[npt.NDArray[np.float32], ...]) -> None:
     path = save(tmp_path / "a.png", films[0])
     ready = prepare(pair_of_files(path, path), SIZE)
