@@ -20,7 +20,7 @@ from medcli.diffmap.pairs import Pair, PairImages
 from medcli.diffmap.registration import Quality, rough_agreement
 from medcli.errors import MedcliError, Problems, UsageProblem
 
-__all__ = ["Concern", "check_alignment", "check_headers", "check_images", "settle"]
+__all__ = ["Concern", "check_alignment", "check_headers", "check_images", "reasons", "settle"]
 
 Weight = Literal["stop", "refuse", "warn"]
 # By how much agreement must gain. Over 109 real pairs of 39 patients a sound baseline never gained .02 from turning or
@@ -143,6 +143,11 @@ def settle(
     if problems:
         raise problems[0]
     return everything
+
+
+def reasons(problem: MedcliError) -> str:
+    """Everything that was found wrong with one pair, in one line of a list of pairs."""
+    return "; ".join(one.message for one in (problem.problems if isinstance(problem, Problems) else (problem,)))
 
 
 def _hint(one: Concern) -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from medcli.diffmap.checks import reasons
 from medcli.diffmap.network import build_difference
 from medcli.diffmap.pairs import Pair
 from medcli.diffmap.prepared import PairPictures, filled, prepared_pair
@@ -135,7 +136,7 @@ def read_pairs(
         except MedcliError as problem:
             if problem.code == "missing-extra":
                 raise
-            return problem.message
+            return reasons(problem)
         nothing = np.full((size, size), np.nan, dtype=np.float32)
         truth = nothing if images.target is None else images.target.astype(np.float32)
         return filled(images), images.followup, truth, images.valid, images.sizes[1]

@@ -24,6 +24,7 @@ from medcli.data.record import data_record
 from medcli.data.splits import SPLITS
 from medcli.data.subset import take
 from medcli.data.target import Target
+from medcli.diffmap.checks import reasons
 from medcli.diffmap.intensity import match
 from medcli.diffmap.pairs import Pair, PairImages, PairSet
 from medcli.diffmap.preparing import filled, prepare
@@ -76,7 +77,7 @@ class PairPictures:
         except MedcliError as problem:
             if problem.code == "missing-extra":
                 raise
-            raise UnreadableImage(pair.identifier, problem.message) from problem
+            raise UnreadableImage(pair.identifier, reasons(problem)) from problem
         if images.target is None:
             raise UnreadableImage(pair.identifier, "it has no true map")
         return Picture(np.stack([filled(images), images.followup, images.target], axis=-1), 0.0, 1.0)

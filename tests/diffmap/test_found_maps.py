@@ -277,6 +277,7 @@ def make_run(path: Path, threshold: float) -> str:
 
 def test_many_pairs_go_on_past_a_bad_one(tmp_path: Path, two: tuple[str, str], film: Image32, run_cli: RunCli) -> None:
     save(tmp_path / "blank.png", np.full_like(film, 0.5))
+    save(tmp_path / "i.png", 1 - film)
     rows = ["pair,baseline,followup", "p/1,a.png,b.png", "../2,a.png,blank.png", "p 1,b.png,a.png"]
     (tmp_path / "pairs.csv").write_text("\n".join(rows) + "\n")
     words = (
@@ -298,6 +299,12 @@ def test_many_pairs_go_on_past_a_bad_one(tmp_path: Path, two: tuple[str, str], f
     assert found["failures"][0]["pair"] == "../2"
     assert "blank" in found["failures"][0]["reason"]
     assert Path("all/p/1/findings.json").is_file()
+    assert "--allow-mismatch" not in done.stderr  # nobody can allow a map of nothing
+    for other, allowed in (("blank.png", False), ("i.png", True)):
+        (tmp_path / "bad.csv").write_text(f"baseline,followup\na.png,{other}\n")
+        done = run_cli("diffmap", "predict", "--data", str(tmp_path / "bad.csv"), *SMALL, "--out", "n", in_process=True)
+        assert (done.code, "--allow-mismatch" in done.stderr) == (1, allowed), done.stderr
+        assert not Path("n").exists()
     assert folder_names([Pair("../x", "", ""), Pair("x", "", ""), Pair("/", "", "")]) == ["x", "x~2", "pair"]
 
 

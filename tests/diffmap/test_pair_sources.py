@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian
 
+from medcli.data.decode import UnreadableImage
 from medcli.diffmap.checks import check_alignment, check_headers, check_images, settle
 from medcli.diffmap.pairs import Drawn, Pair, PairImages, PairSet
 from medcli.diffmap.phantom import draw_phantom_pair
+from medcli.diffmap.prepared import PairPictures
 from medcli.diffmap.preparing import align, prepare
 from medcli.diffmap.reading import MAP_MIDDLE, MAP_SCALE, read_image, read_map, read_pair
 from medcli.diffmap.sources import PairColumns, columns_of, load_pairs, pair_of_files, with_splits
@@ -170,6 +172,8 @@ def test_headers_that_do_not_match_are_refused_unless_allowed(
     both = save_dicom(tmp_path / "both.dcm", films[1], PatientID="Z", ViewPosition="LL")
     with pytest.raises(Problems):
         prepare(pair_of_files(first, both), SIZE, "none")
+    with pytest.raises(UnreadableImage, match="two different patients; view `PA` against `LL`"):
+        PairPictures((pair_of_files(first, both),), SIZE, "none").read(0)
     for code, tags in {
         "projection-differs": {"ViewPosition": "AP"},
         "laterality-mismatch": {"PatientOrientation": ["R", "F"]},

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from medcli.cli.options import BaselineArgument, Flags, FollowupArgument
 from medcli.cli.output import Output
-from medcli.errors import ExitCode, MedcliError, Problems, RunFailure, UsageProblem
+from medcli.errors import ExitCode, MedcliError, RunFailure, UsageProblem
 
 if TYPE_CHECKING:
     from medcli.diffmap.outputs import Written
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["predict"]
 
 MOST_LISTED = 10
+ALLOWING = "`--allow-mismatch` compares pairs that are refused"
 
 
 def predict(baseline: BaselineArgument, followup: FollowupArgument, flags: Flags) -> ExitCode | None:
@@ -40,6 +41,7 @@ def predict(baseline: BaselineArgument, followup: FollowupArgument, flags: Flags
         medcli diffmap predict baseline.png followup.png --format nifti,json --threshold 0.3 --out change-nifti
         medcli diffmap predict --run runs/20261121T101500Z-diffmap-train-siamese-unet-1a2b --data pairs/ --out changes
     """
+    from medcli.diffmap.checks import reasons
     from medcli.diffmap.outputs import check_free, claim, folder_name, folder_names, require_formats, write_map
     from medcli.diffmap.pairs import PairSet
     from medcli.diffmap.prediction import Wanted, map_pairs, mapper_for
@@ -77,13 +79,15 @@ def predict(baseline: BaselineArgument, followup: FollowupArgument, flags: Flags
         _say_limits(output, mapper, None)
     done: list[Written] = []
     failures: list[tuple[str, str]] = []
+    allowing = False  # whether any of them could be compared all the same
     progress = output.progress("pairs mapped", len(pairs))
     for (pair, found), place in zip(map_pairs(pairs.pairs, mapper, compute.workers), places, strict=True):
         about = "" if named else f"{pair.identifier}: "
         if isinstance(found, MedcliError):
             if named:
                 raise found
-            reason = found.problems[0].message if isinstance(found, Problems) else found.message
+            reason = reasons(found)
+            allowing |= "--allow-mismatch" in str(found)
             failures.append((pair.identifier, reason))
             output.warn(f"{about}{reason}")
         else:
@@ -97,10 +101,13 @@ def predict(baseline: BaselineArgument, followup: FollowupArgument, flags: Flags
     if not done:
         raise RunFailure(
             f"none of the {len(pairs)} pairs could be compared",
-            hint="`--allow-mismatch` compares what is refused",
+            hint=ALLOWING if allowing else None,
             code="no-maps",
         )
-    return _answer(output, mapper, done, failures, folder, one=named is not None)
+    status = _answer(output, mapper, done, failures, folder, one=named is not None)
+    if allowing:
+        output.hint(ALLOWING)
+    return status
 
 
 def _listed(resolved: Resolved) -> PairSet:
