@@ -15,6 +15,7 @@ from medcli.data.target import Target, target_from_dict, target_to_dict
 from medcli.errors import UsageProblem
 from medcli.evaluation.calibrator import Calibrator
 from medcli.evaluation.calibrator_file import calibrator_from_dict, calibrator_to_dict
+from medcli.runs.directory import BUNDLE
 
 __all__ = [
     "DIFFERENCE_SCHEMA",
@@ -34,7 +35,7 @@ __all__ = [
     "require_fields",
 ]
 
-MANIFEST = "bundle.json"
+MANIFEST = BUNDLE
 SCHEMA = "medcli-bundle/1"
 DIFFERENCE_SCHEMA = "medcli-difference-bundle/1"
 """Of a bundle that compares two pictures, see `medcli.bundles.difference`."""

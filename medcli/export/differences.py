@@ -125,10 +125,10 @@ class _Difference(nn.Module):
 
 
 def holds_difference(path: str) -> bool:
-    """Whether a run holds a difference model; a name that belongs to one is refused here, since it is no run.
+    """Whether a run holds a difference model.
 
     Raises:
-        UsageProblem: a difference model is named (code `nothing-to-export`, or `not-a-run`).
+        UsageProblem: a difference model without weights is named (code `nothing-to-export`).
     """
     if not Path(path).exists():
         _refuse_name(path)
@@ -152,11 +152,6 @@ def _refuse_name(name: str) -> None:
     card = read_card(entry)
     if card is not None and not card.trainable:
         raise nothing_to_export(entry.name)
-    raise UsageProblem(
-        f"`{entry.name}` is a difference model, and what is exported is a run",
-        hint=f"`medcli diffmap train --model {entry.name} --data PAIRS` makes one",
-        code="not-a-run",
-    )
 
 
 def nothing_to_export(name: str) -> UsageProblem:

@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping
 
 from medcli.errors import UsageProblem, nearest
-from medcli.registry.discovery import DIFFERENCE_MODELS, Entry, Registry, discover
+from medcli.registry.cards import read_card
+from medcli.registry.discovery import ARCHITECTURES, DIFFERENCE_MODELS, Entry, Registry, discover, find
 from medcli.registry.layout import install_line
 from medcli.registry.namespaces import installed_version, read_names
 
-__all__ = ["KNOWN_PLUGINS", "unknown_name"]
+__all__ = ["KNOWN_PLUGINS", "named_for_a_run", "unknown_name"]
 
 KNOWN_PLUGINS: Mapping[str, str] = {
     "chexnet": "medcli-chexnet",
@@ -68,6 +69,31 @@ def unknown_name(registry: Registry, name: str, group: str) -> UsageProblem:
     if broken:
         hint += "; broken and left out: " + ", ".join(f"`{one}`" for one in broken)
     return UsageProblem(f"unknown {wanted} `{name}`", hint=hint, code="unknown-architecture")
+
+
+def named_for_a_run(name: str) -> UsageProblem | None:
+    """The error for an architecture or a difference model where a run is asked for; None for any other name."""
+    registry = discover()
+    for group, what, training in (
+        (ARCHITECTURES, "an architecture", "medcli train {} --data PATH"),
+        (DIFFERENCE_MODELS, "a difference model", "medcli diffmap train --model {} --data PAIRS"),
+    ):
+        try:
+            entry = find(registry, name, group)
+        except UsageProblem:
+            continue
+        if entry.namespace and name.rpartition("/")[2] not in _names_of(entry):
+            continue
+        way = f"`{training.format(name)}` makes one; `medcli runs list` shows the runs here"
+        card = read_card(entry)
+        if card is not None and not card.trainable:
+            way = "it has no weights to train: `medcli diffmap predict BASELINE FOLLOWUP` uses it without a run"
+        return UsageProblem(
+            f"`{name}` is {what}, and a run is asked for here",
+            hint=way,
+            code="not-a-run",
+        )
+    return None
 
 
 def _article(thing: str) -> str:

@@ -15,9 +15,12 @@ from pathlib import Path
 
 from medcli.errors import RunFailure, UsageProblem
 
-__all__ = ["MANIFEST", "RunDirectory", "claim_run", "open_run", "plan_run", "writing"]
+__all__ = ["BUNDLE", "MANIFEST", "RunDirectory", "claim_run", "no_run", "open_run", "plan_run", "writing"]
 
 MANIFEST = ".medcli-run.json"
+BUNDLE = "bundle.json"
+"""What an exported model, which is no run, holds instead."""
+
 SCHEMA = "medcli-run/1"
 
 OWN = (
@@ -261,15 +264,23 @@ def open_run(path: str | Path) -> RunDirectory:
         UsageProblem: there is nothing, or it is no run of medcli.
     """
     run = RunDirectory(Path(path))
-    if not run.path.exists():
-        raise UsageProblem(f"there is no run `{path}`", hint="`medcli runs list` shows the runs here", code="not-a-run")
-    if not run.path.is_dir() or not (run.path / MANIFEST).is_file():
-        raise UsageProblem(
-            f"`{path}` is not a run directory of medcli",
-            hint="`medcli runs list` shows the runs here",
-            code="not-a-run",
-        )
+    if not (run.path / MANIFEST).is_file():
+        raise no_run(path)
     return run
+
+
+def no_run(path: str | Path) -> UsageProblem:
+    """The error for something that is no run: it says what it is instead."""
+    way = "`medcli runs list` shows the runs here"
+    if (Path(path) / BUNDLE).is_file():
+        return UsageProblem(
+            f"`{path}` is a bundle that `medcli export` wrote, and a run is asked for here", hint=way, code="not-a-run"
+        )
+    if Path(path).exists():
+        return UsageProblem(f"`{path}` is not a run directory of medcli", hint=way, code="not-a-run")
+    from medcli.registry.unknown import named_for_a_run
+
+    return named_for_a_run(str(path)) or UsageProblem(f"there is no run `{path}`", hint=way, code="not-a-run")
 
 
 class writing:  # noqa: N801 (reads as a statement)

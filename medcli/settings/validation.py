@@ -100,6 +100,8 @@ def _problem(field: Field, value: Any, where: str) -> UsageProblem:
             hint="rename the file or folder",
             code="undecodable-name",
         )
+    if field.many and field.choices and isinstance(value, list | tuple):
+        shown = _shown([one for one in value if one not in field.choices])
     return UsageProblem(f"`{field.name}` must be {expected(field)}, not {shown}", where=where, code="bad-value")
 
 

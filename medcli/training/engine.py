@@ -21,7 +21,7 @@ from medcli.models.build import Built, build_classifier, load_model, load_run
 from medcli.models.classifier import Classifier
 from medcli.models.device import Precision, choose_precision
 from medcli.prediction.feature_cache import FeatureCache
-from medcli.runs.directory import RunDirectory, open_run
+from medcli.runs.directory import RunDirectory, no_run, open_run
 from medcli.training.adapting import adapt, checkpointed, run_origin, take_base
 from medcli.training.best import Best
 from medcli.training.checkpoint import Position
@@ -172,12 +172,9 @@ def prepare(
 def start_from(classifier: Classifier, plan: Plan, run: Path) -> str:
     """Copy the best weights of a run into the network; a head for other classes stays new. Returns what was done."""
     if not run.exists():
-        raise UsageProblem(
-            f"there is no run `{run}`",
-            where="--init-from",
-            hint="`medcli runs list` shows the runs here",
-            code="not-a-run",
-        )
+        missing = no_run(run)
+        missing.where = "--init-from"
+        raise missing
     if plan.lora is not None and is_adapted(run):
         return take_base(classifier, plan, run)
     loaded = load_run(open_run(run)) if run.is_dir() else load_model(run)

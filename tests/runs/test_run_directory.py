@@ -134,3 +134,32 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     with pytest.raises(RunFailure, match="cannot be written"):
         replace_text(tmp_path / "f" / "g", "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "way"),
+    [
+        ("resnet18", "`resnet18` is an architecture", "medcli train resnet18 --data PATH"),
+        ("timm/resnet18", "`timm/resnet18` is an architecture", "medcli train timm/resnet18 --data PATH"),
+        ("siamese-unet", "`siamese-unet` is a difference model", "medcli diffmap train --model siamese-unet"),
+        ("subtraction", "`subtraction` is a difference model", "medcli diffmap predict BASELINE FOLLOWUP"),
+        ("timm/no-such-network", "there is no run `timm/no-such-network`", "medcli runs list"),
+        ("exported", "`exported` is a bundle", "medcli runs list"),
+    ],
+)
+def test_what_is_no_run_is_called_what_it_is(
+    name: str, said: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "bundle.json").write_text("{}")
+    with pytest.raises(UsageProblem, match=said) as caught:
+        open_run(name)
+    assert caught.value.code == "not-a-run"
+    assert way in str(caught.value.hint)
+
+
+def test_a_run_may_be_called_like_an_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    claim_run(RunDirectory(Path("resnet18")), command="train")
+    assert open_run("resnet18").path == Path("resnet18")

@@ -210,6 +210,11 @@ near_duplicates = 1
     assert {"unknown-variable", "unknown-preset"} <= {problem.code for problem in problems}
 
 
+def test_of_a_list_of_words_the_wrong_one_is_shown(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path, {"format": ("onnx", "tflite")})
+    assert problem.message.endswith(", not `tflite`")
+
+
 def test_a_hidden_wrong_value_is_told_too(tmp_path: Path) -> None:
     (problem,) = problems_of(tmp_path, {"epochs": 3}, user="epochs = -1\n")
     assert problem.where == "home/.config/medcli/config.toml:1"

@@ -120,6 +120,7 @@ def _inputs(source: str, resolved: Resolved, output: Output) -> tuple[Prediction
     from medcli.prediction.foreign import columns_from
     from medcli.prediction.run_calibration import origin_of, run_splits
     from medcli.prediction.tables import read_any
+    from medcli.registry.unknown import named_for_a_run
     from medcli.runs.directory import open_run
 
     other = resolved.values["apply_to"]
@@ -139,7 +140,7 @@ def _inputs(source: str, resolved: Resolved, output: Output) -> tuple[Prediction
         if path is None:
             continue
         if Path(path).is_dir() or not Path(path).is_file():
-            raise UsageProblem(
+            raise named_for_a_run(path) or UsageProblem(
                 f"there is no predictions file `{path}`",
                 where="--apply-to" if path == other else None,
                 hint="`medcli runs list` shows the runs here; `medcli evaluate RUN --save-predictions FILE` writes one",

@@ -70,7 +70,9 @@ def report(source: Reported, flags: Flags) -> None:
 def _check_source(source: str, resolved: Resolved, is_run: bool) -> None:
     """Whether there is something to report on, and whether the flags given say something about it."""
     if not Path(source).exists():
-        raise UsageProblem(
+        from medcli.registry.unknown import named_for_a_run
+
+        raise named_for_a_run(source) or UsageProblem(
             f"there is neither a run nor a predictions file `{source}`",
             hint="`medcli runs list` shows the runs here; `medcli evaluate RUN --save-predictions FILE` writes a file",
             code="missing-path",
