@@ -80,7 +80,8 @@ def grade_of(target: Target, cut: str, where: str = "--operating-point") -> int:
         raise UsageProblem(
             f"`>={cut}` parts no grades: {all_of_them}",
             where=where,
-            hint=f"one of {', '.join(f'`@>={name}`' for name in names[1:])}",
+            # Without the sign, which a shell would take for a redirection.
+            hint=f"one of {', '.join(f'`@{name}`' for name in names[1:])}",
             code="unknown-class",
         )
     return grade

@@ -105,17 +105,20 @@ def percentile_interval(draws: Floats) -> tuple[float, float, int]:
     return float(low), float(high), failed
 
 
-def centred_interval(value: float, draws: Floats, *, floor: float = -np.inf) -> tuple[float, float, int]:
+def centred_interval(
+    value: float, draws: Floats, *, floor: float = -np.inf, ceiling: float = np.inf
+) -> tuple[float, float, int]:
     """As `percentile_interval`, for a figure that resampling inflates, such as a calibration error close to zero.
 
     Drawing with replacement adds noise, which an absolute gap counts as error: plain percentiles can lie wholly above
-    the estimate. The draws are moved by their bias (mean minus estimate), and nothing falls below `floor`.
+    the estimate. The draws are moved by their bias (mean minus estimate), and nothing falls below `floor` or
+    above `ceiling`.
     """
     defined = draws[np.isfinite(draws)]
     if len(defined) < 2:
         return percentile_interval(draws)
     low, high, failed = percentile_interval(draws - (defined.mean() - value))
-    return max(low, floor), max(high, floor), failed
+    return max(low, floor), min(max(high, floor), ceiling), failed
 
 
 class Interval(NamedTuple):
@@ -157,7 +160,8 @@ def bootstrap_interval(name: str, value: float, draws: Floats, *, difference: bo
         return Interval(float("nan"), float("nan"), 0, kind)
     if kind == "percentile":
         return Interval(*percentile_interval(draws), kind)
-    return Interval(*centred_interval(value, draws, floor=-np.inf if difference else 0.0), kind)
+    # A calibration error lies between 0 and 1, its change between -1 and 1.
+    return Interval(*centred_interval(value, draws, floor=-1.0 if difference else 0.0, ceiling=1.0), kind)
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,20 @@ Nothing is guessed that changes a number: what the column names leave open is an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from medcli.data.sources.cases import split_word
 from medcli.data.tables import Table, read_table
 from medcli.data.target import Output, Target
-from medcli.errors import UsageProblem
+from medcli.errors import UsageProblem, listed
 from medcli.evaluation.predictions import Predictions, check_predictions
+from medcli.prediction.score_patterns import find_scores
 
 __all__ = ["Columns", "ReadTable", "columns_from", "read_prediction_table"]
 
@@ -35,8 +35,8 @@ class Columns:
 
     Args:
         identifier: column with the case.
-        probabilities: pattern of the probability columns, such as `prob_*`.
-        logits: pattern of the logit columns.
+        probabilities: pattern of the probability columns, such as `prob_*`, or several as `A,B`.
+        logits: pattern of the logit columns, or several.
         labels: label columns.
         patient: column with the patient.
         class_names: names in the order of the score columns.
@@ -92,7 +92,7 @@ def read_prediction_table(path: str, columns: Columns) -> ReadTable:
     """
     table = read_table(path)
     notes: list[str] = []
-    names, score_columns, are_logits = _score_columns(table, columns)
+    names, score_columns, are_logits = find_scores(table, columns.probabilities, columns.logits)
     scores = np.stack([_numbers(table, column) for column in score_columns], axis=1)
     if not are_logits:
         _check_range(table, score_columns, scores)
@@ -100,7 +100,8 @@ def read_prediction_table(path: str, columns: Columns) -> ReadTable:
     target, labels, logits = _target_and_logits(table, columns, names, scores, are_logits, notes)
     patient = columns.patient or ("patient" if "patient" in table.columns else "")
     patients = np.array(table.column(patient, "--patient-column"), dtype=np.str_) if patient else None
-    predictions = Predictions(ids, labels, logits, target, data_name=_stem(path), patients=patients)
+    split = _split(table, notes)
+    predictions = Predictions(ids, labels, logits, target, split, data_name=_stem(path), patients=patients)
     try:
         check_predictions(predictions)
     except ValueError as problem:
@@ -108,34 +109,16 @@ def read_prediction_table(path: str, columns: Columns) -> ReadTable:
     return ReadTable(predictions, tuple(notes))
 
 
-def _score_columns(table: Table, columns: Columns) -> tuple[list[str], list[str], bool]:
-    """(class names, columns, whether they hold logits)."""
-    if columns.logits and columns.probabilities:
-        raise UsageProblem("`--prob-columns` and `--logit-columns` exclude each other", code="two-kinds-of-scores")
-    pattern, flag, are_logits = columns.logits, "--logit-columns", True
-    if columns.probabilities:
-        pattern, flag, are_logits = columns.probabilities, "--prob-columns", False
-    if not pattern:
-        ours = [one for one in ("logit_*", "prob_*") if any(fnmatchcase(name, one) for name in table.columns)]
-        if len(ours) != 1:
-            found = "both `logit_*` and `prob_*` columns" if ours else "no column `prob_*` or `logit_*`"
-            raise UsageProblem(
-                f"`{table.path}` has {found}; its columns are {table.listed()}",
-                hint="`--prob-columns 'PATTERN'` or `--logit-columns 'PATTERN'` says which hold the scores",
-                code="no-scores",
-            )
-        pattern, are_logits = ours[0], ours[0] == "logit_*"
-    found_columns = [name for name in table.columns if fnmatchcase(name, pattern)]
-    if not found_columns:
-        raise UsageProblem(
-            f"no column of `{table.path}` matches `{pattern}`; its columns are {table.listed()}",
-            where=flag,
-            code="no-scores",
-        )
-    before, star, after = pattern.partition("*")
-    plain = bool(star) and not re.search(r"[*?\[]", before + after)
-    names = [name[len(before) : len(name) - len(after)] if plain else name for name in found_columns]
-    return names, found_columns, are_logits
+def _split(table: Table, notes: list[str]) -> str:
+    """The split that all rows belong to by a column `split`, or empty; a mixture is said, not parted."""
+    if "split" not in table.columns:
+        return ""
+    words = sorted({split_word(cell) or "" for cell in table.column("split", "--split-column")})
+    if len(words) == 1:
+        return words[0]
+    if known := [word for word in words if word]:
+        notes.append(f"column `split` holds {listed(known)}: all {len(table.rows)} rows are judged as one set")
+    return ""
 
 
 def _numbers(table: Table, column: str) -> Floats:
@@ -174,7 +157,18 @@ def _check_range(table: Table, columns: list[str], scores: Floats) -> None:
 def _identifiers(table: Table, columns: Columns, notes: list[str]) -> npt.NDArray[np.str_]:
     column = columns.identifier or ("id" if "id" in table.columns else "")
     if column:
-        return np.array(table.column(column, "--id-column"), dtype=np.str_)
+        cells = table.column(column, "--id-column")
+        seen: dict[str, int] = {}
+        for row, cell in enumerate(cells):
+            if seen.setdefault(cell, row) != row:
+                raise UsageProblem(
+                    f"`{cell}` stands in column `{column}` twice, first in line {table.lines[seen[cell]]}",
+                    where=table.where(row),
+                    hint="a row is one case; `--id-column COLUMN` names the column that tells cases apart, "
+                    "`--patient-column COLUMN` that of the patients",
+                    code="bad-predictions",
+                )
+        return np.array(cells, dtype=np.str_)
     notes.append("no column `id`: rows are numbered from 1 (`--id-column COLUMN` names one)")
     return np.array([str(row + 1) for row in range(len(table.rows))], dtype=np.str_)
 
@@ -248,7 +242,7 @@ def _label_columns(table: Table, columns: Columns, names: list[str], notes: list
         return list(names)
     raise UsageProblem(
         f"`{table.path}` has no column `label`; its columns are {table.listed()}",
-        hint="`--label-column COLUMN` names it (`A,B` for several)",
+        hint="`--label-column COLUMN` names it (`A,B` for several); without labels there is nothing to compare with",
         code="no-labels",
     )
 

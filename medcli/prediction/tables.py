@@ -1,6 +1,6 @@
 """Predictions as delimited text in our own layout, and the choice between it and the binary file by the name's ending.
 
-The layout is `id,label,logit_CLASS...,patient`, with `label_NAME` per label of a multilabel target, and
+The layout is `id,label,logit_CLASS...,patient,split`, with `label_NAME` per label of a multilabel target, and
 `label_OUTPUT` and `logit_OUTPUT/CLASS` for a multioutput one. `medcli.prediction.foreign` reads it back.
 """
 
@@ -96,6 +96,10 @@ def write_prediction_table(path: str | os.PathLike[str], predictions: Prediction
     if predictions.patients is not None:
         header.append("patient")
         cells.append([str(name) for name in predictions.patients])
+    if predictions.split:
+        # So that nobody calibrates on a test split unawares.
+        header.append("split")
+        cells.append([predictions.split] * len(predictions))
     text = io.StringIO(newline="")
     destination = Path(path)
     writer = csv.writer(text, delimiter="\t" if ".tsv" in destination.name.lower() else ",", lineterminator="\n")

@@ -160,10 +160,18 @@ def subject_of_file(source: str, predictions: Predictions, way: Way, notes: tupl
         notes: what reading it brought to light.
 
     Raises:
-        UsageProblem: no labels, or a cross-fit that is not possible.
+        UsageProblem: no labels, a test split to calibrate on (code `test-split`), or a cross-fit that is not possible.
     """
     if way.method is None:
         calibration = Calibration(assess(predictions, way.evaluation, seed=way.seed))
+    elif predictions.split == "test":
+        raise UsageProblem(
+            "`--method` calibrates on the cases of the report, and these are a test split",
+            where="--method",
+            hint=f"`medcli calibrate VAL --apply-to {source} --save-predictions FILE` calibrates them by validation "
+            "cases; report FILE",
+            code="test-split",
+        )
     else:
         result = calibrate(
             way.method,

@@ -182,11 +182,12 @@ class ForeignSettings:
 
     id_column: Annotated[str | None, Option("column with the case identifier", FOREIGN, "COLUMN")] = None
     prob_columns: Annotated[
-        str | None, Option("pattern of the probability columns, such as `prob_*`", FOREIGN, "GLOB")
+        str | None,
+        Option("pattern of the probability columns, such as `prob_*`; several as `A,B`", FOREIGN, "GLOB"),
     ] = None
-    logit_columns: Annotated[str | None, Option("pattern of the logit columns, such as `logit_*`", FOREIGN, "GLOB")] = (
-        None
-    )
+    logit_columns: Annotated[
+        str | None, Option("pattern of the logit columns, such as `logit_*`; several as `A,B`", FOREIGN, "GLOB")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from medcli.evaluation.calibration_result import calibrate
 from medcli.evaluation.calibration_text import render_calibration
 from medcli.evaluation.predictions import Predictions
 from medcli.evaluation.reliability import chance_ece, reliability_curve
-from medcli.evaluation.resampling import centred_interval
+from medcli.evaluation.resampling import bootstrap_interval, centred_interval
 from medcli.evaluation.scores import softmax
 from medcli.evaluation.weak_calibration import weak_calibration
 from medcli.prediction.foreign import Columns, read_prediction_table
@@ -199,6 +199,11 @@ def test_intervals_hold_their_estimates_and_patients_widen_them() -> None:
     draws = np.array([0.3, 0.4, 0.5])
     assert centred_interval(0.1, draws)[:2] == pytest.approx((0.005, 0.195))
     assert centred_interval(0.05, draws, floor=0.0)[0] == 0
+    # An error of a share is one at most, however wide its draws are.
+    wide = np.array([0.2, 0.3, 1.0])
+    assert centred_interval(0.9, wide)[1] > 1
+    assert bootstrap_interval("mce", 0.9, wide)[:2] == (pytest.approx(0.605), 1.0)
+    assert bootstrap_interval("mce", -0.9, -wide, difference=True)[0] == -1.0
 
 
 def test_calibration_helps_on_cases_it_has_not_seen(tmp_path: Path) -> None:

@@ -332,10 +332,10 @@ def test_grades_are_cut_in_two_on_other_cases_and_frozen(cut: str) -> None:
     ("rule", "code", "hint"),
     [
         ("sens=0.9", "no-cut", "sens=0.9@moderate"),
-        ("sens=0.9@0", "unknown-class", "@>=mild"),
-        ("sens=0.9@none", "unknown-class", "@>=mild"),
-        ("sens=0.9@5", "unknown-class", "@>=proliferative"),
-        ("sens=0.9@bad", "unknown-class", "@>=mild"),
+        ("sens=0.9@0", "unknown-class", "`@mild`"),
+        ("sens=0.9@none", "unknown-class", "`@mild`"),
+        ("sens=0.9@5", "unknown-class", "`@proliferative`"),
+        ("sens=0.9@bad", "unknown-class", "`@mild`"),
     ],
 )
 def test_a_cut_that_parts_no_grades_is_refused(rule: str, code: str, hint: str) -> None:

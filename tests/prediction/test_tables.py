@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,42 @@ def test_one_probability_column_is_binary(tmp_path: Path) -> None:
     assert read.labels.tolist() == [0, 1, 1]
 
 
+def test_columns_without_a_common_pattern_are_named_one_by_one(tmp_path: Path) -> None:
+    path = table(tmp_path, "id,truth,malignant,benign,note\na,benign,.2,.8,x\nb,malignant,.9,.1,y\n")
+    read = read_prediction_table(path, Columns(probabilities="benign, malignant", labels=("truth",))).predictions
+    assert read.target == Target("binary", ("benign", "malignant"))
+    np.testing.assert_allclose(probabilities(read)[:, 1], [0.2, 0.9])
+    assert read.labels.tolist() == [0, 1]
+    # A comma within a name is no comma between names; of a pattern among several its star is the class.
+    path = table(tmp_path, 'id,label,"p,a",p_b,q_c\n1,0,.5,.2,.3\n')
+    with pytest.raises(UsageProblem, match="matches `p`;"):
+        read_prediction_table(path, Columns(probabilities="p,q_*"))
+    assert read_prediction_table(path, Columns(probabilities="p,a")).predictions.target.class_names == (
+        "not p,a",
+        "p,a",
+    )
+    path = table(tmp_path, "id,label,other,p_b,q_c\n1,0,.5,.2,.3\n")
+    read = read_prediction_table(path, Columns(probabilities="p_*,q_*,other")).predictions
+    assert read.target.class_names == ("b", "c", "other")
+    with pytest.raises(UsageProblem, match="name a class twice: `b`"):
+        read_prediction_table(table(tmp_path, "id,label,p_b,q_b\n1,0,.5,.5\n"), Columns(probabilities="p_*,q_*"))
+
+
+def test_a_table_keeps_its_split(tmp_path: Path) -> None:
+    written = replace(made(TARGETS[0]), split="test")
+    path = str(tmp_path / "ours.csv")
+    write_any(path, written)
+    read = read_any(path, Columns())
+    assert (read.predictions.split, read.notes) == ("test", ())
+    text = "id,label,prob_a,prob_b,split\n1,0,.5,.5,Validation\n2,1,.4,.6,{}\n"
+    assert read_any(table(tmp_path, text.format("val")), Columns()).predictions.split == "val"
+    mixed = read_any(table(tmp_path, text.format("test")), Columns())
+    assert mixed.predictions.split == ""
+    assert "`test`, `val`: all 2 rows" in mixed.notes[0]
+    other = read_any(table(tmp_path, text.format("x").replace("Validation", "y")), Columns())
+    assert (other.predictions.split, other.notes) == ("", ())
+
+
 def test_labels_by_name_number_or_missing(tmp_path: Path) -> None:
     path = table(tmp_path, "id;label;prob_cat;prob_dog\n1;dog;.3;.7\n2;0;.6;.4\n3;;.5;.5\n4;1.0;.5;.5\n")
     assert read_prediction_table(path, Columns()).predictions.labels.tolist() == [1, 0, -1, 1]
@@ -124,7 +161,7 @@ def test_labels_by_name_number_or_missing(tmp_path: Path) -> None:
         ("id,label,prob_a,prob_b\n1,0,.5,.2\n", Columns(), "add up to 0.7"),
         ("id,label,prob_a,prob_b\n1,2,.5,.5\n", Columns(), "`2` in column `label`"),
         ("id,prob_a,prob_b\n1,.5,.5\n", Columns(), "no column `label`"),
-        ("id,label,prob_a,prob_b\n1,0,.5,.5\n1,0,.5,.5\n", Columns(), "more than once"),
+        ("id,label,prob_a,prob_b\n1,0,.5,.5\n1,0,.5,.5\n", Columns(), "column `id` twice, first in line 2\n.*:3"),
         ("id,label_a,label_b,prob_a,prob_b\n1,0,-1,.5,.5\n", Columns(), "neither 0, 1"),
         ("id,label,prob_a,prob_b\n1,0,.5,.5\n", Columns(class_names=("x",)), "1 names for 2"),
         ("id,label,prob_a,prob_b\n1,0,.5,.5\n", Columns(positive="x"), "`x` is not one of"),

@@ -201,6 +201,7 @@ def test_where_it_may_go(run_cli: RunCli, finished: RunDirectory, toy: SimpleNam
         (("p.npz", "--out", "x.pdf"), "unknown-format"),
         (("p.npz", "--out", "x.html", "--format", "md"), "unknown-format"),
         (("p.npz", "--on", "val"), "no-splits"),
+        (("p.npz", "--method", "platt", "--out", "z.html"), "test-split"),
         (("p.npz", "--raw"), "no-calibrator"),
         (("p.npz", "--cross-fit", "3"), "idle-flag"),
         (("p.npz", "--operating-point", "sens=0.9", "--out", "y.html"), "no-reference"),
