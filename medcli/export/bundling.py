@@ -15,7 +15,7 @@ import medcli
 from medcli.bundles.bundle import MODEL, SELFTEST, Bundle
 from medcli.bundles.manifest import MANIFEST, Format, Manifest, manifest_to_json
 from medcli.data.dataset import Picture
-from medcli.errors import UsageProblem
+from medcli.errors import RunFailure, UsageProblem
 from medcli.export.comparing import Comparison, compare
 from medcli.export.formats import NETWORK, WRITERS, Written, join_network, write_onnx
 from medcli.export.graph import check_opset, require_export
@@ -25,6 +25,7 @@ from medcli.export.reference import Expected, expect, phantoms, real_pictures, s
 from medcli.export.run_cases import RunCases, read_run_cases
 from medcli.export.source import Source
 from medcli.export.wishes import Quantize, Wishes
+from medcli.models.provenance import made_by
 from medcli.runs.directory import replace_text, writing
 from medcli.runs.status import now
 
@@ -169,9 +170,25 @@ def export_run(
 
 
 def _written(source: Source, kind: Format, draft: Path, wishes: Wishes) -> Written:
-    if wishes.quantize == "none":
-        return WRITERS[kind](source, draft, wishes.opset)
-    return write_onnx(source, draft, wishes.opset, keep_network=True)
+    try:
+        if wishes.quantize == "none":
+            return WRITERS[kind](source, draft, wishes.opset)
+        return write_onnx(source, draft, wishes.opset, keep_network=True)
+    except RunFailure as problem:
+        if problem.code == "not-exportable":
+            problem.hint = _instead(source)
+        raise
+
+
+def _instead(source: Source) -> str:
+    """What can be had of a network that cannot be traced."""
+    run, architecture = source.run.path, source.loaded.spec.architecture
+    if source.jury.joined:
+        return f"`medcli predict {run} IMAGES` runs the ensemble as it is"
+    ways = [f"`medcli export {run} --format safetensors` keeps weights and configuration"]
+    if (made_by(architecture) or {}).get("distribution") != "medcli":
+        ways.append(f"`medcli plugins check {architecture} --only onnx` is for its author")
+    return "; ".join(ways)
 
 
 def _quantised(

@@ -10,7 +10,6 @@ import contextlib
 import io
 import logging
 import math
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from medcli.models.classifier import Classifier
 from medcli.models.heads import decode
 from medcli.models.nearest import SMALLEST_SHARE, NearestHead
 from medcli.runs.directory import writing
+from medcli.untraceable import why_untraceable
 
 if TYPE_CHECKING:
     from medcli.data.target import Target
@@ -284,39 +284,10 @@ def quiet_exporter() -> Iterator[None]:
             logger.setLevel(level)
 
 
-_OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'|torch\.ops\.([\w.]+)|No ONNX function found for .*?([\w]+\.[\w.]+)")
-_SOURCE = re.compile(r'File "(?:.*[/\\])?([^"/\\]+)", line (\d+), in (\w+)')
-
-
 def cannot_trace(error: BaseException) -> RunFailure:
     """A sentence that names the operator, or the line of the network that depends on the numbers in the picture."""
-    chain: list[BaseException] = []
-    while error is not None and error not in chain:
-        chain.append(error)
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    texts = [str(one) for one in chain]
-    operator = next((found for text in texts if (found := _OPERATOR.search(text))), None)
-    last = next((line.strip() for line in texts[-1].splitlines() if line.strip()), type(chain[-1]).__name__)
-    if operator is not None and not any("GuardOnDataDependent" in type(one).__name__ for one in chain):
-        name = next(part for part in operator.groups() if part)
-        what = f"the network uses the operator `{name}`, which has no counterpart in ONNX"
-    else:
-        place = _own_line(chain[-1]) or ""
-        what = f"the network cannot be traced{place}: {last[:300]}"
     return RunFailure(
-        what,
-        hint="`--format safetensors` keeps weights and configuration; `medcli plugins check NAME --only onnx` is for "
-        "the author of the architecture",
+        f"the network {why_untraceable(error)}",
+        hint="`--format safetensors` keeps weights and configuration",
         code="not-exportable",
     )
-
-
-def _own_line(error: BaseException) -> str | None:
-    """Where the traced network itself was, in the traceback: the last line outside of torch."""
-    import traceback
-
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
-    own = [frame for frame in frames if not frame.filename.endswith(("export/graph.py",))]
-    if not own:
-        return None
-    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno}, in `{own[-1].name}`)"

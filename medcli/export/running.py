@@ -83,7 +83,12 @@ def _exported(model: LoadedModel) -> OnnxBackbone:
     side, channels = model.spec.image_size, how.channels
     with tempfile.TemporaryDirectory(prefix="medcli-onnx-") as folder:
         file = Path(folder) / "network.onnx"
-        export_onnx(classifier, file, channels=channels, image_size=side, opset=DEFAULT_OPSET)
+        try:
+            export_onnx(classifier, file, channels=channels, image_size=side, opset=DEFAULT_OPSET)
+        except RunFailure as problem:
+            if problem.code == "not-exportable":
+                problem.where, problem.hint = "--runtime", "leave `--runtime onnx` out"
+            raise
         backbone = OnnxBackbone(open_session(file, threads=torch.get_num_threads()), classifier.feature_dim)
     images = torch.randn(3, channels, side, side, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

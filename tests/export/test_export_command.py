@@ -17,6 +17,7 @@ import pytest
 
 from medcli.bundles.bundle import open_bundle
 from medcli.export import bundling
+from medcli.export.graph import cannot_trace
 from medcli.testing.command import Outcome, RunCli
 from medcli.testing.imports import NoHeavyImports
 
@@ -220,6 +221,30 @@ def test_a_full_disk_leaves_nothing(cli: RunCli, tmp_path: Path, monkeypatch: py
     assert "no space is left" in done.stderr
     assert not out.exists()
     assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "way"),
+    [
+        (("export", "run", "--out", "untraced"), "medcli plugins check medcli-echo/echo --only onnx"),
+        (("export", "run", "--out", "untraced"), "medcli export run --format safetensors"),
+        (("predict", "run", "data/test", "--runtime", "onnx"), "leave `--runtime onnx` out"),
+    ],
+)
+def test_a_network_that_cannot_be_traced_is_told_with_a_way_on(
+    words: tuple[str, ...], way: str, cli: RunCli, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise cannot_trace(RuntimeError("a graph of torch.ops.lab.fold"))
+
+    monkeypatch.setattr("medcli.export.formats.write_network", refuse)
+    monkeypatch.setattr("medcli.export.running.export_onnx", refuse)
+    done = typed(cli, *words)
+    assert done.code == 1
+    assert "the network uses the operator `lab.fold`" in done.stderr
+    assert way in done.stderr
+    assert not (workplace / "untraced").exists()
+    assert leftovers(workplace) == []
 
 
 def test_an_older_bundle_is_replaced_when_asked(cli: RunCli, workplace: Path, tmp_path: Path) -> None:

@@ -227,4 +227,4 @@ def test_what_onnx_cannot_express_is_found(verdict) -> None:
     pytest.importorskip("onnxruntime")
     found = verdict("onnx", (RETURN, "        return torch.special.bessel_j0(features)\n"))
     assert found.outcome == "failed"
-    assert "`torch.onnx` cannot export it" in found.reason
+    assert "`torch.onnx` cannot export it: the network uses the operator `prims.bessel_j0`" in found.reason

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from medcli.testing.checks.subject import Subject, same
 from medcli.testing.checks.verdict import CheckFailed, fail, skip
+from medcli.untraceable import why_untraceable
 
 __all__ = ["onnx", "torch_export"]
 
@@ -28,7 +29,7 @@ def torch_export(subject: Subject) -> None:
         try:
             program = torch.export.export(network, inputs)
         except Exception as error:
-            raise CheckFailed(f"`torch.export` cannot capture it: {_first(error)}") from error
+            raise CheckFailed(f"`torch.export` cannot capture it: the network {why_untraceable(error)}") from error
         found = program.module()(*inputs)
     if not same(found, expected):
         fail(f"the captured network differs by up to {float((found - expected).abs().max()):.3g}")
@@ -54,15 +55,9 @@ def onnx(subject: Subject) -> None:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 torch.onnx.export(network, inputs, file, input_names=names, dynamo=True, opset_version=18)
         except Exception as error:
-            raise CheckFailed(f"`torch.onnx` cannot export it: {_first(error)}") from error
+            raise CheckFailed(f"`torch.onnx` cannot export it: the network {why_untraceable(error)}") from error
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         feed = {name: one.numpy() for name, one in zip(names, inputs, strict=True)}
         found = torch.from_numpy(session.run(None, feed)[0])
     if not same(found, expected, 1e-3):
         fail(f"ONNX Runtime differs by up to {float((found - expected).abs().max()):.3g}")
-
-
-def _first(error: Exception) -> str:
-    """The first line that says something; these errors fill pages."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
