@@ -31,6 +31,7 @@ __all__ = [
     "BaselineArgument",
     "CacheAction",
     "CommandArgument",
+    "ComparedRuns",
     "ConsideredArchitectures",
     "FileArgument",
     "Flags",
@@ -55,7 +56,6 @@ __all__ = [
     "RunArgument",
     "RunOrArchitecture",
     "RunOrPredictions",
-    "RunsArgument",
     "ScoredMaps",
     "ShellArgument",
     "is_set",
@@ -150,7 +150,15 @@ MeasuredItems = Annotated[
     ),
 ]
 RunArgument = Annotated[str, Positional("RUN", "run directory", "run")]
-RunsArgument = Annotated[tuple[str, ...], Positional("RUN", "run directories", "run", required=True)]
+ComparedRuns = Annotated[
+    tuple[str, ...],
+    Positional(
+        "RUN|PREDICTIONS",
+        "run directories, or predictions files (.npz of ours, table of any tool)",
+        "run|path",
+        required=True,
+    ),
+]
 RunOrArchitecture = Annotated[
     str,
     Positional(

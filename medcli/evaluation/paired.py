@@ -131,22 +131,24 @@ def paired_difference(
     """
     if first.target != second.target:
         raise UsageProblem(
-            "the runs predict different targets, so their cases cannot be paired",
+            "the two predict different targets, so their cases cannot be paired",
             hint="leave `--paired` out",
             code="not-pairable",
         )
     ids, left, right = np.intersect1d(first.ids, second.ids, assume_unique=True, return_indices=True)
     if not len(ids):
         raise UsageProblem(
-            "the runs share no case", hint="train them on the same data with the same split", code="not-pairable"
+            "the two share no case",
+            hint="runs share those of the same data with the same split, files those of the same names (`--id-column`)",
+            code="not-pairable",
         )
     # The first run's order is kept, so that a run compared with itself draws as its own evaluation does.
     order = np.argsort(left)
     one, other = _take(first, left[order]), _take(second, right[order])
     if not np.array_equal(one.labels, other.labels, equal_nan=one.labels.dtype.kind == "f"):
         raise UsageProblem(
-            "the runs have different labels for the same cases",
-            hint="train them on the same table and label column",
+            "the two have different labels for the same cases",
+            hint="only answers to the same question can be paired",
             code="not-pairable",
         )
     a, b = evaluate(one, settings, seed=seed), evaluate(other, settings, seed=seed)

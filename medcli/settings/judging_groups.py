@@ -195,9 +195,7 @@ class CompareSettings:
     """How `runs compare` compares."""
 
     metric: Annotated[str, Option("figure to compare, as `evaluate --json` names it", THIS, "NAME")] = "auc"
-    paired: Annotated[
-        bool, Option("interval of the difference from the same resampled patients of both runs", THIS)
-    ] = False
+    paired: Annotated[bool, Option("interval of the difference from the same resampled patients of both", THIS)] = False
     on: Annotated[
         Literal["val", "test"] | None,
         Option("split whose predictions are compared or judged (default: test; `evaluate` takes what there is)", THIS),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from medcli.settings.command_rows.command import SOURCES, CommandSettings, Part, answering
+from medcli.settings.command_rows.command import OF_LABELS, SOURCES, CommandSettings, Part, answering
 from medcli.settings.groups import (
     CompareSettings,
     ComputeSettings,
     DataSettings,
     EvaluationSettings,
+    ForeignSettings,
     ModelListSettings,
     ModelSettings,
     ModelShowSettings,
@@ -84,6 +85,8 @@ ABOUT: tuple[CommandSettings, ...] = (
         (
             Part(CompareSettings),
             Part(EvaluationSettings, only=("bootstrap",)),
+            Part(ForeignSettings),
+            Part(DataSettings, only=OF_LABELS),
             Part(ComputeSettings, only=("seed",)),
             answering(),
         ),

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from medcli.data.target import Target
-from medcli.evaluation.predictions import Predictions
+from medcli.evaluation.predictions import Predictions, load_predictions
 from medcli.prediction.finish import write_predictions
+from medcli.prediction.tables import write_any
 from medcli.runs.directory import RunDirectory, claim_run
 from medcli.runs.records import append_metrics, read_data, write_config, write_data
 from medcli.runs.status import State, Status, write_status
@@ -146,6 +147,36 @@ def test_compare(run_cli: RunCli, runs: Path) -> None:
     assert difference["low"] <= difference["value"] <= difference["high"]
     assert "minus a" in run_cli("runs", "compare", "runs/a", "runs/b", "--paired", in_process=True).stdout
     assert run_cli("runs", "compare", "runs/a", "runs/b", "-q", in_process=True).stdout.split() == ["runs/a", "runs/b"]
+
+
+def test_compare_files_of_predictions_of_two_tools(run_cli: RunCli, runs: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        stored = load_predictions(runs / name / "predictions" / "test.npz")
+        write_any(str(tmp_path / f"{name}.csv"), stored)
+    few = ("--bootstrap", "50")
+    words = ("--paired", *few)
+    outcome = run_cli("runs", "compare", tmp_path / "a.csv", tmp_path / "b.csv", *words, "--json", in_process=True)
+    assert outcome.code == 0, outcome.stderr
+    files = outcome.json()["result"]
+    stored = run_cli("runs", "compare", "runs/a", "runs/b", "--paired", *few, "--json", in_process=True)
+    ofruns = stored.json()["result"]
+    assert files["split"] is None
+    for key in ("value", "low", "high", "n", "patients", "left_out"):
+        assert files["differences"][0][key] == pytest.approx(ofruns["differences"][0][key])
+    assert [one["value"] for one in files["runs"]] == pytest.approx([one["value"] for one in ofruns["runs"]])
+    # A file beside a run, paired by the names of the cases.
+    mixed = run_cli("runs", "compare", "runs/a", tmp_path / "b.csv", *words, in_process=True)
+    assert mixed.code == 0, mixed.stderr
+    assert "auc on test" in mixed.stdout
+    alone = run_cli("runs", "compare", tmp_path / "a.csv", tmp_path / "b.csv", "--bootstrap", "0", in_process=True)
+    assert "architecture" not in alone.stdout
+    for more, part in ((("--on", "val"), "`--on` is for runs"), (("--metric", "auk"), "did you mean `auc`?")):
+        refused = run_cli("runs", "compare", tmp_path / "a.csv", tmp_path / "b.csv", *more, in_process=True)
+        assert refused.code == 2
+        assert part in refused.stderr
+    refused = run_cli("runs", "compare", "runs/a", "runs/b", "--id-column", "x", in_process=True)
+    assert refused.code == 2
+    assert "a run has its own" in refused.stderr
 
 
 def test_runs_without_predictions_cannot_be_paired(run_cli: RunCli, runs: Path) -> None:
