@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import warnings
@@ -113,8 +114,11 @@ def write_pt2(source: Source, folder: Path, _: int | None) -> Written:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for program, name in ((first, "before.pt2"), (deep, "before_deep.pt2"), (second, "network.pt2")):
+            # Into memory first: torch's own writer ends the whole process where the disk is full.
+            held = io.BytesIO()
+            torch.export.save(program, held)
             with writing(folder / name):
-                torch.export.save(program, folder / name)
+                (folder / name).write_bytes(held.getbuffer())
     one, units, two = first.module(), deep.module(), second.module()
 
     def run(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

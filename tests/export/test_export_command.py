@@ -223,6 +223,18 @@ def test_a_full_disk_leaves_nothing(cli: RunCli, tmp_path: Path, monkeypatch: py
     assert not leftovers(tmp_path)
 
 
+def test_a_full_disk_stops_a_program_of_torch_too(cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Torch's own writer would end the process.
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    done = typed(cli, "export", "run", "--format", "pt2", "--out", str(tmp_path / "out"))
+    assert done.code == 1
+    assert "no space is left" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("words", "way"),
     [

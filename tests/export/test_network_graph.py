@@ -116,7 +116,9 @@ class _Changed(nn.Module):
         return self.inner(images)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(("change", "named"), [("operator", "bessel_j0"), ("numbers", "in `forward`): what it computes there depends on")])
+@pytest.mark.parametrize(
+    ("change", "named"), [("operator", "bessel_j0"), ("numbers", "in `forward`): what it computes there depends on")]
+)
 def test_a_network_that_cannot_leave_is_named(change: str, named: str, tmp_path: Path) -> None:
     model = classifier(LABELS)
     model.backbone = _Changed(model.backbone, change)
