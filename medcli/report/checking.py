@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medcli.report.answers import ANSWERS, Answer
-from medcli.report.document import Block, Cell, Section, Table, Text
+from medcli.report.document import Block, Cell, Notice, Section, Table, Text
 from medcli.report.escaping import sentence
 from medcli.report.subject import Subject
 
@@ -86,12 +86,15 @@ def checklist_section(name: Literal["tripod-ai", "claim"], subject: Subject) -> 
             text += f" Authors add: {item.add}."
         rows.append((Cell(item.number), Cell(item.text), Cell(_WORDS[answer.mark], mark=answer.mark), Cell(text)))
     blocks: list[Block] = [
+        Notice(
+            f"The items are medcli's own summary of the topics of {checklist.title}, written without the published "
+            "list at hand; they are not its text. The published list decides, and is what a journal wants to see."
+        ),
         Text(
-            f"{checklist.about}; {checklist.source}. The items are in medcli's own short words, not those of the "
-            f"published checklist, which decides and is what a journal wants to see. Of {len(checklist.items)} items "
-            f"and parts of items {counted['auto']} are filled in (auto), {counted['author']} are left to "
-            f"the authors, {counted['na']} do not apply (n.a.)."
-        )
+            f"{checklist.about}; {checklist.source}. Of {len(checklist.items)} items and parts of items "
+            f"{counted['auto']} are filled in (auto), {counted['author']} are left to the authors, {counted['na']} do "
+            "not apply (n.a.)."
+        ),
     ]
     by_group: dict[str, list[tuple[Cell, ...]]] = {}
     for item, row in zip(checklist.items, rows, strict=True):

@@ -41,12 +41,18 @@ def test_parts_of_tripod_and_what_is_asked_of_development_alone(toy: SimpleNames
     file.write_bytes(b"")
     subject = subject_of_file(str(file), toy.binary(), WAY)
     assert {item.number for item in items if answer_of(item, subject).mark == "na"} >= development
-    assert {
-        "published checklist" in getattr(block, "text", "") for block in checklist_section("claim", subject).blocks
-    } == {
-        True,
-        False,
-    }
+
+
+@pytest.mark.parametrize("name", CHECKLISTS)
+def test_it_says_once_that_the_published_list_decides(name: str, toy: SimpleNamespace, tmp_path: Path) -> None:
+    file = tmp_path / "p.npz"
+    file.write_bytes(b"")
+    texts = [
+        getattr(one, "text", "")
+        for one in checklist_section(name, subject_of_file(str(file), toy.binary(), WAY)).blocks
+    ]
+    (said,) = [text for text in texts if "published list decides" in text]
+    assert "medcli's own summary of the topics" in said
 
 
 def test_no_rule_is_idle() -> None:
