@@ -14,6 +14,7 @@ import numpy.typing as npt
 from medcli.data.dataset import DataSet, Samples
 from medcli.data.decode import parse_window
 from medcli.data.labels import BadLabel, Labelled, LabelRules, read_labels
+from medcli.data.leave_out import cases_to_leave_out
 from medcli.data.named_sets import BUILT_IN, Named, named_sets
 from medcli.data.sources.cases import Cases
 from medcli.data.splits import SPLITS, draw, make_splits, val_from_train
@@ -48,10 +49,11 @@ def load_data(
         UsageProblem: whatever is wrong with paths, tables, labels or splits, with file and line.
     """
     sets = named_sets(settings, data_tables or {})
-    return tuple(_load(one, target, lenient) for one in sets)
+    names = tuple(one.name for one in sets)
+    return tuple(_load(one, names, target, lenient) for one in sets)
 
 
-def _load(one: Named, target: Target | None, lenient: bool) -> DataSet:
+def _load(one: Named, names: Sequence[str], target: Target | None, lenient: bool) -> DataSet:
     if one.path.startswith(BUILT_IN):
         from medcli.data.synthetic.source import load_synthetic
 
@@ -65,12 +67,16 @@ def _load(one: Named, target: Target | None, lenient: bool) -> DataSet:
         labelled = read_labels(cases.columns, cases.where, _rules(cases, one.settings, target))
     except UsageProblem as problem:
         raise _located(problem, one.path) from problem
+    listed = frozenset[str]()
+    if one.settings.leave_out is not None:
+        listed = cases_to_leave_out(one.settings.leave_out, one.name, cases.ids, names)
+        labelled = replace(labelled, bad=tuple(bad for bad in labelled.bad if cases.ids[bad.row] not in listed))
     if labelled.bad and not labelled.keep.any() and target is not None:
         raise _other_target(cases, target, one.path)
     if labelled.bad and not lenient:
         raise _impossible(labelled.bad, one.path)
     cases = _with_patients(cases, one.settings)
-    dataset = _dataset(one, cases, labelled, drawing=target is None)
+    dataset = _dataset(one, cases, labelled, listed, drawing=target is None)
     if target is None and not lenient:
         _refuse_one_class(dataset)
     return _limited(dataset, one.settings)
@@ -194,7 +200,7 @@ def patients_by_pattern(names: Sequence[str], text: str) -> npt.NDArray[np.str_]
     return np.array([match[1] for match in found if match], dtype=np.str_)
 
 
-def _dataset(one: Named, cases: Cases, labelled: Labelled, *, drawing: bool) -> DataSet:
+def _dataset(one: Named, cases: Cases, labelled: Labelled, listed: frozenset[str], *, drawing: bool) -> DataSet:
     settings = one.settings
     rows = np.flatnonzero(labelled.keep)
     if not len(rows):
@@ -234,7 +240,15 @@ def _dataset(one: Named, cases: Cases, labelled: Labelled, *, drawing: bool) -> 
                 f"the data has no val split: {int((drawn == 'val').sum())} of {len(train)} training cases were drawn "
                 f"for it{by} (split seed {settings.split_seed})"
             )
-        notes += _shared_patients(splits, patients)
+    # Left out of the splits as they are: drawn anew without these cases, they would be other splits.
+    stays = np.array([cases.ids[row] not in listed for row in rows])
+    if listed:
+        counts = ", ".join(f"{split} {n}" for split in SPLITS if (n := int((splits[~stays] == split).sum())))
+        many = f"{len(listed)} case{'' if len(listed) == 1 else 's'} left out"
+        notes.append(f"{many} that `{settings.leave_out}` lists{f' ({counts})' if counts else ''}")
+    rows, splits = rows[stays], splits[stays]
+    if cases.splits is not None:
+        notes += _shared_patients(splits, None if patients is None else patients[stays])
     ids = np.array(cases.ids, dtype=np.str_)
     everything = Samples(ids, cases.images, labelled.labels, cases.patients)
     return DataSet(

@@ -83,7 +83,7 @@ def judge_run(
     for dataset in load_data(replace(settings, limit=None), data_tables=data_tables, target=target):
         refuse_other_classes(dataset, target, settings.class_names)
         predictions = _predicted(jury, dataset, before, settings, compute, teller, on)
-        rows = None if before is None or internal is not before else _own_rows(before, predictions, settings.limit)
+        rows = None if before is None or internal is not before else _own_rows(before, predictions, settings)
         if before is not None and rows is not None:
             teller.note(f"note: `{dataset.name}` is the run's own {on or 'test'}, predicted again")
             # The run remembers its patients even where this command line does not say how to find them.
@@ -151,14 +151,15 @@ def _predicted(
     return predictions
 
 
-def _own_rows(stored: Predictions, predictions: Predictions, limit: int | None) -> Sequence[int] | None:
+def _own_rows(stored: Predictions, predictions: Predictions, settings: DataSettings) -> Sequence[int] | None:
     """Where the run's test cases stand among its stored ones, or None for cases that are not they.
 
-    All of them, unless a limit leaves some out.
+    All of them, unless a limit or a table leaves some out.
     """
     place = {name: row for row, name in enumerate(stored.ids.tolist())}
     rows = [place.get(name, -1) for name in predictions.ids.tolist()]
-    if -1 in rows or (limit is None and len(rows) != len(stored)):
+    some = settings.limit is not None or settings.leave_out is not None
+    if -1 in rows or (not some and len(rows) != len(stored)):
         return None
     same = np.array_equal(stored.labels[rows], predictions.labels, equal_nan=stored.labels.dtype.kind == "f")
     return rows if same else None

@@ -89,7 +89,7 @@ class DataCheckSettings:
     near_duplicates: Annotated[bool, Option("also look for images that are almost the same", THIS)] = False
     fix_report: Annotated[
         str | None,
-        Option("write the rows to drop to this CSV", THIS, "FILE", flag_only=True, completes="path"),
+        Option("write the rows to drop to this CSV, for `--leave-out`", THIS, "FILE", flag_only=True, completes="path"),
     ] = None
 
 

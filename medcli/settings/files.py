@@ -22,7 +22,7 @@ DATA_TABLE_KEYS: Mapping[str, Field | None] = {
     **{
         setting.name: setting
         for setting in fields_of(DataSettings)
-        if setting.name not in (*FIXED_BY_RUN, *IMAGE_STORE, "data", "skip_unreadable", "limit")
+        if setting.name not in (*FIXED_BY_RUN, *IMAGE_STORE, "data", "leave_out", "skip_unreadable", "limit")
     },
 }
 """What a `[data.NAME]` table may say: where the set is and how its labels are read, not how images become tensors."""

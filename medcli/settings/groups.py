@@ -176,6 +176,15 @@ class DataSettings:
     limit: Annotated[
         int | None, Option("use only N images of each split, drawn by the split seed", DATA, "N", minimum=1)
     ] = None
+    leave_out: Annotated[
+        str | None,
+        Option(
+            "leave out the cases that this table lists by `id`: what `data check --fix-report` writes",
+            DATA,
+            "FILE",
+            completes="path",
+        ),
+    ] = None
     skip_unreadable: Annotated[
         bool, Option("leave out images that cannot be read and record them, instead of stopping", DATA)
     ] = False

@@ -42,12 +42,14 @@ def check_data(flags: Flags) -> ExitCode | None:
     """Look for leakage, duplicates, unreadable files and bad labels.
 
     Every image is read once. Exit status 4 means leakage: a patient or a picture in more than one split. 3 means that
-    files could not be read or labels fit no class. `--fix-report` lists the rows to drop.
+    files could not be read or labels fit no class. `--fix-report` lists the rows to drop, and
+    `--leave-out` of every command that trains leaves them out.
 
     Examples:
         medcli data check --data breastmnist.npz
         medcli data check --data chest/ --patient-pattern '^(person[0-9]+|IM-[0-9]+)' --near-duplicates
         medcli data check --data labels.csv --label-column grade --patient-column patient --fix-report drop.csv
+        medcli data check --data labels.csv --label-column grade --patient-column patient --leave-out drop.csv
     """
     output = Output(flags.output(), "data check")
     resolved = resolve("data check", flags.given)
@@ -82,6 +84,8 @@ def check_data(flags: Flags) -> ExitCode | None:
     output.answer(
         result, lambda: _text(output, audits, datasets, rows, report, status), identifier=verdict, status=status
     )
+    if rows and report is not None:
+        output.hint(f"`--leave-out {report}` trains without them")
     return status
 
 

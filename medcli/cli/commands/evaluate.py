@@ -311,6 +311,7 @@ _IMAGES = (
     "split_seed",
     "ignore_class",
     "limit",
+    "leave_out",
     "skip_unreadable",
     "window",
 )

@@ -236,6 +236,7 @@ def _refuse_foreign_flags(name: str, settings: DataSettings) -> None:
         "split_column",
         "class_names",
         "positive_class",
+        "leave_out",
     ):
         if getattr(settings, field):
             flag = "--" + field.replace("_", "-")

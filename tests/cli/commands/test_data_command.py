@@ -48,6 +48,9 @@ def test_leakage_exits_4_and_lists_rows_to_drop(run_cli: RunCli, tmp_path: Path)
         rows = list(csv.DictReader(file))
     assert [(row["id"], row["split"], row["reason"]) for row in rows] == [("train/a/0.png", "train", "duplicate")]
     assert run_cli("data", "check", "--data", str(root), "--fix-report", str(report)).code == 4
+    without = run_cli("data", "check", "--data", str(root), "--leave-out", str(report))
+    assert without.code == 0, without.stdout
+    assert "no leakage found" in without.stdout
 
 
 def test_unreadable_files_exit_3(run_cli: RunCli, tmp_path: Path) -> None:
