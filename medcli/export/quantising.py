@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,7 +212,8 @@ def quantise(
 
     Raises:
         TooMuchLost: no way is good enough (exit status 4, code `too-much-lost`).
-        RunFailure: ONNX Runtime cannot make or run the smaller network (code `not-quantizable`).
+        RunFailure: ONNX Runtime cannot make or run the smaller network (code `not-quantizable`), or files cannot be
+            written.
     """
     original = answers(network, cases.validation, batch_size)
     result = work / "model.onnx"
@@ -221,13 +224,16 @@ def quantise(
         for old in (result, result.with_name(f"{result.name}.data")):
             old.unlink(missing_ok=True)
         try:
-            write(result)
-            logits = answers(result, cases.validation, batch_size)
+            # A full disk is no fault of this way: the others would meet it too.
+            with writing(work):
+                write(result)
+                logits = answers(result, cases.validation, batch_size)
         except MedcliError as problem:
             if problem.code != "bad-graph":
                 raise
             tried.append(Attempt(way, problem=problem.message))
         except Exception as problem:
+            _refuse_full_disk(work, network, problem)
             # The tools raise what they like, for operators they do not know.
             first = str(problem).splitlines()[0][:200] if str(problem) else type(problem).__name__
             tried.append(Attempt(way, problem=first))
@@ -256,6 +262,13 @@ def quantise(
         cases.left_out,
         len(cases.training),
     )
+
+
+def _refuse_full_disk(work: Path, network: Path, problem: Exception) -> None:
+    """Some of the tools write half a file without a word, and stumble over it later."""
+    if shutil.disk_usage(work).free < network_bytes(network):
+        with writing(work):
+            raise OSError(errno.ENOSPC, "No space left on device") from problem
 
 
 def _move(network: Path, folder: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -282,6 +284,24 @@ def test_what_loses_too_much_is_not_kept_and_all_that_was_tried_is_told(
     for way in ("minmax, all", "percentile, all", "entropy, all", "percentile, careful", "percentile, wary"):
         assert f"{way}: auc +" in done.stderr
     assert "nothing was kept" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("problem", "free"), [(OSError(errno.ENOSPC, "No space left"), 10**9), (ValueError("wire format was corrupt"), 0)]
+)
+def test_a_full_disk_is_no_fault_of_a_way(
+    problem: Exception, free: int, cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise problem
+
+    monkeypatch.setattr(quantising, "write_static", full)
+    monkeypatch.setattr(quantising.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    done = typed(cli, "export", "run", "--quantize", "int8-static", "--out", str(tmp_path / "out"))
+    assert done.code == 1
+    assert "cannot be written: no space is left" in done.stderr
+    assert done.stderr.count("trying") == 1
     assert not list(tmp_path.iterdir())
 
 
