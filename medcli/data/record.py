@@ -13,7 +13,7 @@ from medcli.data.dataset import DataSet, Samples
 from medcli.data.splits import split_hash
 from medcli.data.target import Target, target_to_dict
 
-__all__ = ["class_counts", "compare_records", "data_record", "split_rows"]
+__all__ = ["class_counts", "compare_records", "data_record", "labels_hash", "split_rows"]
 
 SCHEMA = "medcli-data/1"
 THREADS = 4
@@ -112,9 +112,14 @@ def _split_record(samples: Samples, target: Target) -> dict[str, Any]:
         "patients": None if samples.patients is None else len(set(samples.patients.tolist())),
         "classes": class_counts(samples, target),
         "ids_hash": _hash("\n".join(samples.ids.tolist())),
-        "labels_hash": hashlib.sha256(np.ascontiguousarray(samples.labels).tobytes()).hexdigest(),
+        "labels_hash": labels_hash(samples),
         "files_hash": hashlib.sha256(b"".join(fingerprints)).hexdigest(),
     }
+
+
+def labels_hash(samples: Samples) -> str:
+    """The `labels_hash` of a split: alike where as many cases have the same labels in the same order."""
+    return hashlib.sha256(np.ascontiguousarray(samples.labels).tobytes()).hexdigest()
 
 
 def _label_text(value: float, target: Target, position: int) -> str:

@@ -12,12 +12,13 @@ import numpy.typing as npt
 from medcli.data.dataset import DataSet, Preprocessing, Samples
 from medcli.data.decode import UnreadableImage
 from medcli.data.load import load_data
+from medcli.data.record import labels_hash
 from medcli.data.resize import normalise, to_tensor
 from medcli.data.subset import take
 from medcli.errors import MedcliError, UsageProblem
 from medcli.evaluation.predictions import Predictions
 from medcli.export.source import Source
-from medcli.runs.records import read_config
+from medcli.runs.records import read_config, read_data
 from medcli.settings.groups import DataSettings
 
 __all__ = ["RunCases", "read_run_cases"]
@@ -70,7 +71,8 @@ def read_run_cases(source: Source, data: Sequence[str], *, calibrating: bool) ->
         calibrating: whether training pictures are needed too.
 
     Raises:
-        UsageProblem: they are no longer there (code `no-images`), or are of another target (`other-target`).
+        UsageProblem: they are no longer there or are split otherwise (code `no-images`), or are of another target
+            (`other-target`).
     """
     where = "--data" if data else str(source.run.config_file)
     dataset = _dataset(source, data, where)
@@ -111,7 +113,25 @@ def _dataset(source: Source, data: Sequence[str], where: str) -> DataSet:
             hint="name the data set that the run was trained on",
             code="other-target",
         )
+    if dataset.made_splits and not _drawn_alike(dataset, source):
+        raise _gone(
+            f"`{dataset.name}` has other splits than it had, and those that would be drawn now mix training with "
+            "validation images",
+            where,
+        )
     return dataset
+
+
+def _drawn_alike(dataset: DataSet, source: Source) -> bool:
+    """Whether drawing the splits again gave those of the run; they may lie under other names by now."""
+    if not source.run.data_file.is_file():
+        return True
+    before = read_data(source.run).get("splits", {})
+    return all(
+        split in before and before[split].get("labels_hash") == labels_hash(samples)
+        for split, samples in dataset.splits.items()
+        if split in _SPLITS
+    )
 
 
 def _gone(what: str, where: str) -> UsageProblem:

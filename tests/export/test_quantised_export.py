@@ -352,3 +352,17 @@ def test_training_images_that_are_gone_are_asked_for(cli: RunCli, workplace: Pat
     refused = typed(cli, *words, "--data", str(tmp_path / "part/data"))
     assert refused.code == 2
     assert "training" in refused.stderr
+
+
+@pytest.mark.parametrize("gone", ["val", "train"])
+def test_a_split_that_is_gone_is_not_drawn_from_the_others(
+    gone: str, cli: RunCli, workplace: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(workplace / "data", tmp_path / "data"))
+    shutil.rmtree(data / gone)
+    out = tmp_path / "out"
+    refused = typed(cli, "export", "run", "--quantize", "int8-static", "--data", str(data), "--out", str(out))
+    assert refused.code == 2
+    said = "mix training with validation images" if gone == "val" else "has no training split"
+    assert said in refused.stderr
+    assert not out.exists()
