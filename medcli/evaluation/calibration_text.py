@@ -6,7 +6,7 @@ from medcli.evaluation.calibration_figures import Part
 from medcli.evaluation.calibration_result import CalibrationResult
 from medcli.evaluation.calibrator import Calibrator, Fit
 from medcli.evaluation.figures import Figure
-from medcli.evaluation.render import aligned, interval_text, number_text
+from medcli.evaluation.render import INTERVAL, aligned, interval_text, number_text, wrapped
 
 __all__ = ["parameter_text", "render_calibration"]
 
@@ -31,18 +31,19 @@ def render_calibration(result: CalibrationResult, *, verbose: bool = False, widt
     Args:
         result: what to show.
         verbose: whether all figures and their conventions are listed.
+        width: columns there are; None where the text may be as wide as it is.
     """
     parts = [_heading(result), _figures(result, verbose, width)]
     if len(result.after.parts) > 1:
         parts.append(_rows(result, width))
     if result.conformal is not None:
-        parts.append(result.conformal.text())
+        parts.append(result.conformal.text(width=width))
     if verbose:
         lines = [f"{figure.name}: {figure.remark}" for figure in result.after.figures.values() if figure.remark]
         parts.append("\n".join(lines))
     if result.notes:
         parts.append("\n".join(f"note: {note}" for note in result.notes))
-    return "\n\n".join(parts)
+    return wrapped("\n\n".join(parts), width)
 
 
 def parameter_text(fit: Fit, method: str) -> str:
@@ -116,7 +117,7 @@ def _figures(result: CalibrationResult, verbose: bool, width: int | None) -> str
                 *(["-", "-"] if moved is None else [_signed(moved.value), _signed_interval(moved)]),
             ]
         )
-    columns = ["figure", "before", "95 % interval", "after", "95 % interval", "change", "95 % interval"]
+    columns = ["figure", "before", INTERVAL, "after", INTERVAL, "change", INTERVAL]
     if not result.resamples:
         kept = [0, 1, 3, 5]
         return aligned([columns[index] for index in kept], [[row[index] for index in kept] for row in rows])
@@ -132,7 +133,7 @@ def _signed_interval(figure: Figure) -> str:
 
 
 def _rows(result: CalibrationResult, width: int | None) -> str:
-    """A row per label, output or class: calibration error, slope and intercept, before -> after."""
+    """A row per label, output or class: calibration error, slope and intercept, before → after."""
     task = result.after.target.task
     several = task in {"multilabel", "multioutput"}
     what = {"multilabel": "label", "multioutput": "output", "ordinal": "grade"}.get(task, "class")
@@ -157,4 +158,4 @@ def _pair(before: Part, after: Part, name: str) -> str:
     old, new = before.figures.get(name), after.figures.get(name)
     if old is None or new is None:
         return "-"
-    return f"{number_text(old.value)} > {number_text(new.value)}"
+    return f"{number_text(old.value)} → {number_text(new.value)}"

@@ -97,9 +97,9 @@ class OperatingSection:
             "points": [point.to_dict() for point in self.points],
         }
 
-    def text(self, *, verbose: bool) -> str:
+    def text(self, *, verbose: bool, width: int | None = None) -> str:
         """A row per label and rule."""
-        return operating_text(self.points, self.chosen_on, self.same, verbose=verbose)
+        return operating_text(self.points, self.chosen_on, self.same, verbose=verbose, width=width)
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,9 @@ class SelectiveSection:
             "deferral": [one.to_dict() for one in self.deferred],
         }
 
-    def text(self, *, verbose: bool) -> str:
+    def text(self, *, verbose: bool, width: int | None = None) -> str:
         """The referral table; for many labels one row each."""
-        return deferral_text(self, verbose=verbose)
+        return deferral_text(self, verbose=verbose, width=width)
 
 
 @dataclass(frozen=True)
@@ -177,9 +177,9 @@ class DecisionSection:
             "curves": [curve.to_dict() for curve in self.curves],
         }
 
-    def text(self, *, verbose: bool) -> str:
+    def text(self, *, verbose: bool, width: int | None = None) -> str:
         """Net benefits at a few thresholds; for many labels where each is useful."""
-        return decision_text(self.curves, self.calibrated, verbose=verbose)
+        return decision_text(self.curves, self.calibrated, verbose=verbose, width=width)
 
 
 @dataclass(frozen=True)
@@ -194,9 +194,9 @@ class SubgroupSection:
         """JSON values."""
         return {"columns": [one.to_dict() for one in self.columns]}
 
-    def text(self, *, verbose: bool) -> str:
+    def text(self, *, verbose: bool, width: int | None = None) -> str:
         """A table per column."""
-        return "\n\n".join(subgroup_text(one, verbose=verbose) for one in self.columns)
+        return "\n\n".join(subgroup_text(one, verbose=verbose, width=width) for one in self.columns)
 
 
 def clinical_sections(predictions: Predictions, request: Request | None = None) -> tuple[Section, ...]:

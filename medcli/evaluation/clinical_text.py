@@ -42,7 +42,9 @@ def share_text(share: Proportion | None) -> str:
     return f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]"
 
 
-def operating_text(points: Sequence[OperatingPoint], chosen_on: str, same: bool, *, verbose: bool) -> str:
+def operating_text(
+    points: Sequence[OperatingPoint], chosen_on: str, same: bool, *, verbose: bool, width: int | None = None
+) -> str:
     """A row per label and rule, then what the answers are worth at other prevalences."""
     title = "operating points (yes from the threshold on)"
     if same:
@@ -65,7 +67,7 @@ def operating_text(points: Sequence[OperatingPoint], chosen_on: str, same: bool,
         if verbose:
             row += [number(ratio, 2) for ratio in (*point.likelihood_ratios, point.odds_ratio)]
         rows.append(row)
-    parts = [f"{title}\n" + aligned(columns, rows, left=1 + named)]
+    parts = [f"{title}\n" + aligned(columns, rows, left=1 + named, width=width)]
     worth = [
         [
             *([point.name] if named else []),
@@ -80,7 +82,7 @@ def operating_text(points: Sequence[OperatingPoint], chosen_on: str, same: bool,
         columns = [*(["label"] if named else []), "rule", "prevalence", "PPV", "NPV"]
         parts.append(
             "where so many of those examined have the finding (intervals from both shares' 97.5 % intervals)\n"
-            + aligned(columns, worth, left=1 + named)
+            + aligned(columns, worth, left=1 + named, width=width)
         )
     if any(math.isnan(point.threshold) for point in points):
         who = ", ".join(dict.fromkeys(f"`{point.name}`" for point in points if math.isnan(point.threshold)))
@@ -88,23 +90,25 @@ def operating_text(points: Sequence[OperatingPoint], chosen_on: str, same: bool,
     return "\n\n".join(parts)
 
 
-def deferral_text(section: SelectiveSection, *, verbose: bool) -> str:
+def deferral_text(section: SelectiveSection, *, verbose: bool, width: int | None = None) -> str:
     """The referral table of one question, or one row per label or output."""
     parts = []
     if len(section.questions) == 1:
-        parts.append(_referral_table(section.questions[0], section.decided))
+        parts.append(_referral_table(section.questions[0], section.decided, width))
     elif section.questions:
-        parts.append(_label_table(section.questions, section.decided))
+        parts.append(_label_table(section.questions, section.decided, width))
     if verbose:
-        parts += [_selective_figures(one) for one in section.questions[: None if len(section.questions) == 1 else 0]]
+        parts += [
+            _selective_figures(one, width) for one in section.questions[: None if len(section.questions) == 1 else 0]
+        ]
         if len(section.questions) > 1:
-            parts.append(_selective_table(section.questions))
+            parts.append(_selective_table(section.questions, width))
     if section.deferred:
-        parts.append(_deferred_table(section))
+        parts.append(_deferred_table(section, width))
     return "\n\n".join(parts)
 
 
-def _referral_table(one: Selective, decided: str) -> str:
+def _referral_table(one: Selective, decided: str, width: int | None) -> str:
     asked = one.threshold is not None
     how = f" ({decided})" if decided else ""
     reader = "a reader who overlooks nothing" if asked else "a reader"
@@ -124,7 +128,7 @@ def _referral_table(one: Selective, decided: str) -> str:
             if patients:
                 cells.append(str(row.missed_patients))
         rows.append(cells)
-    return f"{title}\n" + aligned(columns, rows, left=0) + f"\n{_error_line(one)}"
+    return f"{title}\n" + aligned(columns, rows, left=0, width=width) + f"\n{_error_line(one)}"
 
 
 def _error_line(one: Selective) -> str:
@@ -136,7 +140,7 @@ def _error_line(one: Selective) -> str:
     )
 
 
-def _label_table(questions: Sequence[Selective], decided: str) -> str:
+def _label_table(questions: Sequence[Selective], decided: str, width: int | None) -> str:
     how = f"; {decided}" if decided else ""
     asked = any(one.threshold is not None for one in questions)
     whose, reader = ("label", "a reader who overlooks nothing") if asked else ("output", "a reader")
@@ -153,7 +157,7 @@ def _label_table(questions: Sequence[Selective], decided: str) -> str:
             cells.append(f"{number(_value(before.found))} → {number(_value(after.found))}")
             cells.append(f"{before.missed} → {after.missed}")
         rows.append(cells)
-    text = f"{title}\n" + aligned(columns, rows)
+    text = f"{title}\n" + aligned(columns, rows, width=width)
     if len(questions) > _MOST_LABELS:
         text += f"\n{len(questions) - _MOST_LABELS} more in the JSON document (`--json`)"
     low_sensitivity = [
@@ -175,7 +179,7 @@ def _value(share: Proportion | None) -> float:
     return math.nan if share is None else share.value
 
 
-def _selective_figures(one: Selective) -> str:
+def _selective_figures(one: Selective, width: int | None) -> str:
     values = one.values
     lines = [
         f"AURC {values['aurc']:.5f} (mean over prefixes), {values['aurc_trapezoid']:.5f} (trapezoids); "
@@ -186,18 +190,21 @@ def _selective_figures(one: Selective) -> str:
         [percent(risk), percent(coverage), _threshold_text(threshold), share_text(bounds)]
         for risk, (coverage, threshold, bounds) in one.coverage_at.items()
     ]
-    lines.append(aligned(["error rate at most", "keeps", "from confidence", "error rate of kept"], kept, left=0))
+    lines.append(
+        aligned(["error rate at most", "keeps", "from confidence", "error rate of kept"], kept, left=0, width=width)
+    )
     lines.append(
         aligned(
             ["keeping", "error rate of kept"],
             [[percent(coverage), share_text(bounds)] for coverage, bounds in one.risk_at.items()],
             left=0,
+            width=width,
         )
     )
     return "\n".join(lines)
 
 
-def _selective_table(questions: Sequence[Selective]) -> str:
+def _selective_table(questions: Sequence[Selective], width: int | None) -> str:
     rows = [
         [
             one.name,
@@ -209,10 +216,10 @@ def _selective_table(questions: Sequence[Selective]) -> str:
         for one in questions
     ]
     columns = ["", "AUGRC", "AURC", "AURC (trapezoids)", "AUPR of errors", "by chance", "Spearman", "p"]
-    return aligned([*columns, "kept at 1 % errors", "kept at 5 % errors"], rows)
+    return aligned([*columns, "kept at 1 % errors", "kept at 5 % errors"], rows, width=width)
 
 
-def _deferred_table(section: SelectiveSection) -> str:
+def _deferred_table(section: SelectiveSection, width: int | None) -> str:
     title = "what goes to a reader by rule"
     if section.chosen_on:
         title += f"; confidence thresholds chosen on {section.chosen_on}"
@@ -240,16 +247,16 @@ def _deferred_table(section: SelectiveSection) -> str:
             without = errors * one.rule.value if one.rule.kind == "cost" else math.nan
             row += [number(value, 0) for value in (one.cost(), without)]
         rows.append(row)
-    return f"{title}\n" + aligned(columns, rows, left=1 + named)
+    return f"{title}\n" + aligned(columns, rows, left=1 + named, width=width)
 
 
-def subgroup_text(one: Subgroups, *, verbose: bool) -> str:
+def subgroup_text(one: Subgroups, *, verbose: bool, width: int | None = None) -> str:
     """A row per group; with many labels their mean area, and every label when verbose."""
     heading = f"by {one.column}" + (f" ({one.note})" if one.note else "")
     labels = list(dict.fromkeys(row.label for row in one.rows))
     if len(labels) == 1:
         rows = [_group_cells(row) for row in one.rows]
-        text = f"{heading}\n" + aligned(["group", *_GROUP_COLUMNS], rows)
+        text = f"{heading}\n" + aligned(["group", *_GROUP_COLUMNS], rows, width=width)
     else:
         shown = {row.group for row in one.rows if not row.withheld}
         rows = []
@@ -265,10 +272,10 @@ def subgroup_text(one: Subgroups, *, verbose: bool) -> str:
             rows.append([name, str(n), "-" if patients is None else str(patients), mean, str(withheld)])
         common = next((count for _, count in one.means.values()), 0)
         columns = ["group", "cases", "patients", f"mean AUC of {common} labels", "labels withheld"]
-        text = f"{heading}\n" + aligned(columns, rows)
+        text = f"{heading}\n" + aligned(columns, rows, width=width)
         if verbose:
             every = [[row.label, *_group_cells(row)] for row in one.rows]
-            text += "\n\n" + aligned(["label", "group", *_GROUP_COLUMNS], every, left=2)
+            text += "\n\n" + aligned(["label", "group", *_GROUP_COLUMNS], every, left=2, width=width)
     if one.gap is not None:
         worst, best, difference = one.gap
         text += (

@@ -71,7 +71,7 @@ class ConformalReport:
         """JSON values."""
         return {**self.conformal.to_dict(), "reported": [row.to_dict() for row in self.rows]}
 
-    def text(self) -> str:
+    def text(self, *, width: int | None = None) -> str:
         """A table and what it rests on."""
         rows = []
         for row in self.rows:
@@ -80,7 +80,7 @@ class ConformalReport:
             rows.append([row.name or "all", str(row.n), "-" if not row.n else f"{row.share:.4f}", band, sizes])
         lines = [
             f"conformal sets that miss at most {self.conformal.miscoverage:g} ({self.conformal.convention})",
-            aligned(["cases of", "n", "coverage", "expected in 95 %", "sets by size"], rows),
+            aligned(["cases of", "n", "coverage", "expected in 95 %", "sets by size"], rows, width=width),
             "the promise holds for new cases like the calibration cases, not for another site or mix of findings",
         ]
         return "\n".join([*lines, *self.conformal.notes])

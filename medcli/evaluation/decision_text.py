@@ -14,15 +14,18 @@ __all__ = ["decision_text"]
 _FEW = (0.05, 0.1, 0.2, 0.3, 0.5)
 
 
-def decision_text(curves: Sequence[DecisionCurve], calibrated: str, *, verbose: bool) -> str:
+def decision_text(curves: Sequence[DecisionCurve], calibrated: str, *, verbose: bool, width: int | None = None) -> str:
     """Net benefit in true positives per 1000 cases; a sentence where scores are no probabilities."""
     if not calibrated:
         return (
             "no decision curve: it weighs harm by probabilities, and these scores are not calibrated "
             "(`medcli calibrate` makes probabilities of them)"
         )
+    # One question needs a name only where the target does not name it: from which grade on one acts.
+    whose = f" of {curves[0].name}" if len(curves) == 1 and curves[0].name else ""
     title = (
-        "decision curve: net benefit per 1000 cases (true positives less false alarms times the threshold's odds)\n"
+        f"decision curve{whose}: net benefit per 1000 cases (true positives less false alarms times the threshold's "
+        "odds)\n"
         f"scores calibrated: {calibrated}"
     )
     if len(curves) == 1:
@@ -43,7 +46,7 @@ def decision_text(curves: Sequence[DecisionCurve], calibrated: str, *, verbose: 
             ]
         )
     columns = ["label", "prevalence", "better than treating all or none", "acting from", "model", "all or none"]
-    text = f"{title}\n" + aligned(columns, rows)
+    text = f"{title}\n" + aligned(columns, rows, width=width)
     if verbose:
         text += "".join(f"\n\n{one.name}\n{_curve(one)}" for one in curves)
     return text

@@ -98,8 +98,11 @@ class Section(Protocol):
         """JSON values, NaN as None; everything there is."""
         ...
 
-    def text(self, *, verbose: bool) -> str:
-        """A heading and a table for people, short unless verbose; empty where there is nothing to say."""
+    def text(self, *, verbose: bool, width: int | None = None) -> str:
+        """A heading and a table for people, short unless verbose; empty where there is nothing to say.
+
+        Tables wider than `width` columns are parted; None leaves them whole.
+        """
         ...
 
 

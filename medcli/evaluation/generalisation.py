@@ -11,7 +11,7 @@ import numpy as np
 
 from medcli.errors import UsageProblem
 from medcli.evaluation.figures import Evaluation
-from medcli.evaluation.render import aligned, number_text
+from medcli.evaluation.render import INTERVAL, aligned, number_text
 from medcli.evaluation.resampling import bootstrap_interval
 
 __all__ = ["Gap", "gaps", "render_comparison"]
@@ -73,7 +73,7 @@ def gaps(internal: Evaluation, external: Sequence[Evaluation]) -> tuple[Gap, ...
     return tuple(result)
 
 
-def render_comparison(evaluations: Sequence[Evaluation], differences: Sequence[Gap]) -> str:
+def render_comparison(evaluations: Sequence[Evaluation], differences: Sequence[Gap], width: int | None = None) -> str:
     """A row per data set, then a row per external set and figure with the difference."""
     names = [name for name in _COLUMNS if any(name in one.figures for one in evaluations)]
     rows = [
@@ -85,7 +85,7 @@ def render_comparison(evaluations: Sequence[Evaluation], differences: Sequence[G
         ]
         for one in evaluations
     ]
-    parts = [aligned(["data", "n", "patients", *names], rows)]
+    parts = [aligned(["data", "n", "patients", *names], rows, width=width)]
     if differences:
         cells = [
             [
@@ -97,5 +97,5 @@ def render_comparison(evaluations: Sequence[Evaluation], differences: Sequence[G
             for gap in differences
         ]
         title = "generalisation gap: external minus internal test (95 % intervals from independent resamples)"
-        parts.append(f"{title}\n" + aligned(["data", "figure", "gap", "95 % interval"], cells, left=2))
+        parts.append(f"{title}\n" + aligned(["data", "figure", "gap", INTERVAL], cells, left=2, width=width))
     return "\n\n".join(parts)

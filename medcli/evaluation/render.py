@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from medcli.evaluation.figures import Evaluation, Figure
 
-__all__ = ["aligned", "headline", "interval_text", "number_text", "render"]
+__all__ = ["INTERVAL", "aligned", "headline", "interval_text", "number_text", "render", "wrapped"]
+
+INTERVAL = "95 % interval"
+"""The heading of a column that says how sure the column before it is."""
 
 _WIDEST_CONFUSION = 16
 # A remark broken into shorter lines than this is harder to read than one that the terminal wraps.
@@ -39,10 +42,26 @@ def render(evaluation: Evaluation, *, verbose: bool = False, width: int | None =
             body.append(_confusion(output, width))
         body += [f"note: {note}" for note in output.notes]
         parts.append("\n\n".join([title, *body]))
-    parts += [text for section in evaluation.sections if (text := section.text(verbose=verbose))]
+    parts += [text for section in evaluation.sections if (text := section.text(verbose=verbose, width=width))]
     if evaluation.notes:
         parts.append("\n".join(f"note: {note}" for note in evaluation.notes))
-    return "\n\n".join(parts)
+    return wrapped("\n\n".join(parts), width)
+
+
+def wrapped(text: str, width: int | None) -> str:
+    """Text whose sentences are broken between words where they are wider than the terminal; rows of tables stay whole.
+
+    Args:
+        text: lines; two spaces side by side mark a row of a table.
+        width: columns there are; None leaves the text as it is.
+    """
+    if width is None:
+        return text
+    lines: list[str] = []
+    for line in text.split("\n"):
+        prose = len(line) > width and "  " not in line
+        lines += textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) if prose else [line]
+    return "\n".join(lines)
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -81,11 +100,11 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
     Args:
         columns: the heading.
         rows: cells.
-        left: columns that name a row; they are repeated where the table is parted.
+        left: columns that name a row; they (the first at least) are repeated where the table is parted.
         width: columns of the terminal, for a table that is parted where it is wider; None never parts.
     """
     widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
-    parts = _parted(widths, left, width) if width is not None else []
+    parts = _parted(columns, widths, max(left, 1), width) if width is not None else []
     if len(parts) > 1:
         tables = [[[row[index] for index in part] for row in [columns, *rows]] for part in parts]
         return "\n\n".join(aligned(head, body, left) for head, *body in tables)
@@ -100,15 +119,21 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
     return "\n".join(line(cells) for cells in [columns, *rows])
 
 
-def _parted(widths: Sequence[int], left: int, width: int) -> list[list[int]]:
-    """Indices of the columns of each part, every part with the first `left`."""
+def _parted(columns: Sequence[str], widths: Sequence[int], left: int, width: int) -> list[list[int]]:
+    """Indices of the columns of each part, every part with the first `left`; an interval stays behind its figure."""
     named = list(range(left))
-    parts: list[list[int]] = [[*named]]
+    groups: list[list[int]] = []
     for index in range(left, len(widths)):
-        taken = sum(widths[one] + 2 for one in parts[-1])
-        if taken + widths[index] > width and len(parts[-1]) > left:
+        if groups and columns[index] == INTERVAL:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    parts: list[list[int]] = [[*named]]
+    for group in groups:
+        taken = sum(widths[one] + 2 for one in [*parts[-1], *group]) - 2
+        if taken > width and len(parts[-1]) > left:
             parts.append([*named])
-        parts[-1].append(index)
+        parts[-1] += group
     return parts
 
 
@@ -162,7 +187,7 @@ def _figure_table(evaluation: Evaluation, verbose: bool, width: int | None) -> s
     if not evaluation.resamples:
         cells = [[name, value, remark] for name, value, _, remark in cells]
         return _with_remarks(["figure", "value", "what it is"], cells, width)
-    return _with_remarks(["figure", "value", "95 % interval", "what it is"], cells, width)
+    return _with_remarks(["figure", "value", INTERVAL, "what it is"], cells, width)
 
 
 def _with_remarks(columns: list[str], rows: list[list[str]], width: int | None) -> str:
@@ -179,7 +204,7 @@ def _with_remarks(columns: list[str], rows: list[list[str]], width: int | None) 
             continue
         room = width - len(cells) - 2
         below = room < _LEAST_REMARK
-        pieces = textwrap.wrap(row[-1], width - 4 if below else room)
+        pieces = textwrap.wrap(row[-1], width - 4 if below else room, break_on_hyphens=False)
         indent = " " * (4 if below else len(cells) + 2)
         lines += (
             [cells.rstrip(), *(indent + piece for piece in pieces)]
@@ -197,7 +222,7 @@ def _class_table(evaluation: Evaluation, width: int | None) -> str:
     for name in names:
         columns.append(name)
         if name == "auc" and evaluation.resamples:
-            columns.append("95 % interval")
+            columns.append(INTERVAL)
     rows = []
     for row in evaluation.classes:
         cells = [row.name, str(row.positives), *([str(row.n)] if multilabel else [])]

@@ -117,7 +117,7 @@ class UncertaintySection:
             "questions": [one.to_dict() for one in self.questions],
         }
 
-    def text(self, *, verbose: bool) -> str:
+    def text(self, *, verbose: bool, width: int | None = None) -> str:
         """A row per measure; for many labels a row per label."""
         if not self.questions:
             return ""
@@ -125,10 +125,10 @@ class UncertaintySection:
         counts = ", weighted" if self.weighted else ""
         title = f"uncertainty by {self.members} members, passes or views{counts} (natural logarithm{own})"
         if len(self.questions) == 1:
-            return f"{title}\n{_measures_table(self.questions[0])}"
-        text = f"{title}\n{_labels_table(self.questions)}"
+            return f"{title}\n{_measures_table(self.questions[0], width)}"
+        text = f"{title}\n{_labels_table(self.questions, width)}"
         if verbose:
-            text += "".join(f"\n\n{one.name}\n{_measures_table(one)}" for one in self.questions)
+            text += "".join(f"\n\n{one.name}\n{_measures_table(one, width)}" for one in self.questions)
         return text
 
 
@@ -165,7 +165,7 @@ def _doubts(question: Question, doubt: Uncertainty) -> QuestionDoubt:
     return QuestionDoubt(question.name, len(question), int(wrong.sum()), measures, grades)
 
 
-def _measures_table(one: QuestionDoubt) -> str:
+def _measures_table(one: QuestionDoubt, width: int | None) -> str:
     rows = [
         [
             name.replace("_", " "),
@@ -177,7 +177,7 @@ def _measures_table(one: QuestionDoubt) -> str:
         ]
         for name, doubt in one.measures.items()
     ]
-    text = aligned(["measure", "mean", "right answers", "wrong answers", "AUROC of errors", "AUGRC"], rows)
+    text = aligned(["measure", "mean", "right answers", "wrong answers", "AUROC of errors", "AUGRC"], rows, width=width)
     if one.grades:
         total, own, between = (one.grades[kind] for kind in ("total", "aleatoric", "epistemic"))
         text += (
@@ -186,7 +186,7 @@ def _measures_table(one: QuestionDoubt) -> str:
     return text
 
 
-def _labels_table(questions: tuple[QuestionDoubt, ...]) -> str:
+def _labels_table(questions: tuple[QuestionDoubt, ...], width: int | None) -> str:
     rows = []
     for one in questions[:_MOST_LABELS]:
         total, between = one.measures["total"], one.measures["epistemic"]
@@ -201,7 +201,7 @@ def _labels_table(questions: tuple[QuestionDoubt, ...]) -> str:
             ]
         )
     columns = ["", "total", "of it epistemic", "disagreement", "AUROC of errors: confidence", "total", "epistemic"]
-    text = aligned(columns, rows)
+    text = aligned(columns, rows, width=width)
     if len(questions) > _MOST_LABELS:
         text += f"\n{len(questions) - _MOST_LABELS} more in the JSON document (`--json`)"
     return text

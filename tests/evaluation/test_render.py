@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from medcli.data.target import Output, Target
 from medcli.errors import UsageProblem
+from medcli.evaluation.clinical import Request, clinical_sections
 from medcli.evaluation.figures import Evaluation
 from medcli.evaluation.generalisation import gaps, render_comparison
+from medcli.evaluation.operating import parse_rule
 from medcli.evaluation.predictions import Predictions
-from medcli.evaluation.render import aligned, headline, render
+from medcli.evaluation.referral import parse_deferral
+from medcli.evaluation.render import INTERVAL, aligned, headline, render, wrapped
 from medcli.evaluation.report import evaluate
+from medcli.evaluation.uncertainty_section import uncertainty_section
 from medcli.settings.groups import EvaluationSettings
 
 
@@ -125,6 +130,13 @@ def test_a_narrow_terminal_gets_remarks_under_themselves_and_tables_in_parts() -
     assert second.split("\n") == ["class      f1", "none      0.1", "opacity  0.25"]
     # A column that fits nowhere still gets a part of its own.
     assert aligned(columns, rows, width=3).count("\n\n") == 2
+    # An interval stays behind the figure it belongs to.
+    pairs = ["figure", "before", INTERVAL, "after", INTERVAL]
+    cells = [["ece", "0.1234", "[0.0123, 0.2345]", "0.0123", "[0.0012, 0.0234]"]]
+    for width in range(3, 55):
+        heads = [part.split("\n")[0].split("  ") for part in aligned(pairs, cells, width=width).split("\n\n")]
+        found = [[name.strip() for name in head if name.strip()] for head in heads]
+        assert found == [["figure", "before", INTERVAL], ["figure", "after", INTERVAL]], width
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
@@ -135,3 +147,43 @@ def test_the_whole_text_keeps_within_the_terminal(width: int) -> None:
     tables = [line for line in fitted.split("\n") if "  " in line]
     assert max(map(len, tables)) <= width
     assert max(map(len, wide.split("\n"))) > 120
+
+
+@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("task", ["binary", "ordinal", "multilabel"])
+def test_what_follows_the_figures_keeps_within_the_terminal_too(task: str, width: int) -> None:
+    generator = np.random.default_rng(3)
+    names = ("none", "opacity", "enlarged heart")[: 2 if task == "binary" else 3]
+    labels = generator.integers(0, len(names), 200)
+    members = generator.normal(size=(3, 200, len(names))).astype(np.float32) + 2 * np.eye(len(names))[labels]
+    if task == "multilabel":
+        labels = np.eye(3, dtype=np.float32)[labels]
+    case = Predictions(
+        np.arange(200).astype(np.str_),
+        labels,
+        members.mean(axis=0),
+        Target(task, names),  # type: ignore[arg-type]
+        patients=np.char.add("p", (np.arange(200) // 2).astype(np.str_)),
+        member_logits=members.astype(np.float32),
+        calibrated="temperature, fitted on val",
+    )
+    rules = tuple(parse_rule(text + ("@1" if task == "ordinal" else "")) for text in ("score=0.3", "score=0.6"))
+    groups = {"sex": ["f", "m"] * 100} if task != "ordinal" else {}
+    request = Request(rules, None, (0.1,), (parse_deferral("below=0.7"),), groups)
+    doubt = uncertainty_section(case)
+    assert doubt is not None
+    found = evaluate(case, EvaluationSettings(bootstrap=20))
+    found = replace(found, sections=(*clinical_sections(case, request), doubt))
+    for verbose in (False, True):
+        wide, fitted = render(found, verbose=verbose), render(found, verbose=verbose, width=width)
+        assert set(wide.split()) == set(fitted.split())
+        # A row may be wider only where the names alone and one column fill the terminal.
+        assert max(map(len, fitted.split("\n"))) <= width, fitted
+        assert max(map(len, wide.split("\n"))) > 100
+    assert ("decision curve of >=opacity" in wide) == (task == "ordinal")
+
+
+def test_sentences_break_between_words_and_rows_do_not() -> None:
+    text = "a sentence of some words\nrow  with  columns  of  a  table\nshort"
+    assert wrapped(text, None) == text
+    assert wrapped(text, 12) == "a sentence\nof some\nwords\nrow  with  columns  of  a  table\nshort"

@@ -119,9 +119,10 @@ def evaluate(source: Judged, flags: Flags) -> ExitCode | None:
         output.note(f"figures written to {settings.out}")
 
     def text() -> str:
-        parts = [render(one, verbose=settings.verbose, width=output.answer_width()) for one in evaluations]
+        width = output.answer_width()
+        parts = [render(one, verbose=settings.verbose, width=width) for one in evaluations]
         if len(evaluations) > 1:
-            parts.append(render_comparison(evaluations, differences))
+            parts.append(render_comparison(evaluations, differences, width))
         return ("\n\n" + "-" * 40 + "\n\n").join(parts)
 
     status = ExitCode.LIMIT if missed else ExitCode.DONE

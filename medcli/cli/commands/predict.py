@@ -320,9 +320,10 @@ def _answer(
         output.note(f"probabilities calibrated{f': {how}' if how else ''}")
         if "conformal" in about:
             promised = 1 - about["conformal"]["miscoverage"]
+            each = ", of each class by itself" if about["conformal"]["by_class"] else ""
             output.note(
                 f"conformal sets: each holds the true answer in {100 * promised:g} % of cases like those it was "
-                "calibrated on"
+                f"calibrated on{each}"
             )
     else:
         output.note("scores of the network itself were not calibrated: do not read them as probabilities")

@@ -282,7 +282,7 @@ def decision_section(subject: Subject) -> Section:
             command = f"{subject.again} --method temperature"
         return Section(identifier, title, (Absent("decision curves", why, command),))
     several = len(found.curves) > 1
-    pictures = [decision_picture(one, one.name if several else "") for one in found.curves[:_MOST_PICTURES]]
+    pictures = [decision_picture(one, one.name) for one in found.curves[:_MOST_PICTURES]]
     fitted = ", cross-fitted" if judged.decision is not None and "cross-fitted" not in found.calibrated else ""
     calibrated = found.calibrated + fitted
     blocks: list[Block] = [
