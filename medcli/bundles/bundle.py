@@ -194,7 +194,12 @@ def compare_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
     for name, expected in files.items():
         file = folder / name
         if not file.is_file():
-            raise UsageProblem(f"`{name}` of the bundle is missing", where=str(folder), code="changed-bundle")
+            raise UsageProblem(
+                f"`{name}` of the bundle is missing",
+                where=str(folder),
+                hint="copy the bundle again with all its files, or export the run again",
+                code="changed-bundle",
+            )
         try:
             found = file_facts(file)
         except OSError as problem:

@@ -27,6 +27,7 @@ from medcli.registry.discovery import ARCHITECTURES, discover, find
 from medcli.runs.directory import RunDirectory, open_run
 from medcli.runs.members import is_ensemble
 from medcli.runs.records import read_data
+from medcli.runs.status import read_status
 
 __all__ = ["RULES", "Source", "card_facts", "data_facts", "figure_facts", "read_source"]
 
@@ -86,7 +87,7 @@ def read_source(path: str, *, weights: str | None = None, rules: Sequence[Rule] 
     if not (run.holds_model or is_ensemble(run.path)):
         raise UsageProblem(
             f"run `{path}` holds no weights: it did not get as far as one epoch, or is no single model",
-            hint=f"`medcli runs show {path}` says how it ended; `medcli train --resume {path}` goes on",
+            hint=f"`medcli runs show {path}` says how it ended{_going_on(run)}",
             code="no-model-file",
         )
     calibrator = run_calibrator(run)
@@ -109,6 +110,14 @@ def read_source(path: str, *, weights: str | None = None, rules: Sequence[Rule] 
     return Source(
         run, jury, calibrator, _conformal(run), _thresholds(run, calibrator, rules), _facts(run, jury, calibrator)
     )
+
+
+def _going_on(run: RunDirectory) -> str:
+    """The command that would give a run weights, where there is one."""
+    status = read_status(run)
+    if status.state == "completed" or status.command not in {"train", "finetune", "lora", "diffmap train"}:
+        return ""
+    return f"; `medcli {status.command} --resume {run.path}` goes on"
 
 
 def _conformal(run: RunDirectory) -> Mapping[str, Any] | None:

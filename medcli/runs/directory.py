@@ -276,6 +276,12 @@ def no_run(path: str | Path) -> UsageProblem:
         return UsageProblem(
             f"`{path}` is a bundle that `medcli export` wrote, and a run is asked for here", hint=way, code="not-a-run"
         )
+    folder = Path(path).parent
+    whole = next((kind for mark, kind in ((MANIFEST, "run"), (BUNDLE, "bundle")) if (folder / mark).is_file()), None)
+    if Path(path).is_file() and whole is not None:
+        return UsageProblem(
+            f"`{path}` is one file of the {whole} `{folder}`", hint=f"name the folder: `{folder}`", code="not-a-run"
+        )
     if Path(path).exists():
         return UsageProblem(f"`{path}` is not a run directory of medcli", hint=way, code="not-a-run")
     from medcli.registry.unknown import named_for_a_run

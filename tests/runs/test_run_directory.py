@@ -145,6 +145,8 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
         ("subtraction", "`subtraction` is a difference model", "medcli diffmap predict BASELINE FOLLOWUP"),
         ("timm/no-such-network", "there is no run `timm/no-such-network`", "medcli runs list"),
         ("exported", "`exported` is a bundle", "medcli runs list"),
+        ("exported/model.onnx", "one file of the bundle `exported`", "name the folder: `exported`"),
+        ("trained/model.safetensors", "one file of the run `trained`", "name the folder: `trained`"),
     ],
 )
 def test_what_is_no_run_is_called_what_it_is(
@@ -153,6 +155,9 @@ def test_what_is_no_run_is_called_what_it_is(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "exported").mkdir()
     (tmp_path / "exported" / "bundle.json").write_text("{}")
+    claim_run(RunDirectory(tmp_path / "trained"), command="train")
+    for file in ("exported/model.onnx", "trained/model.safetensors"):
+        (tmp_path / file).touch()
     with pytest.raises(UsageProblem, match=said) as caught:
         open_run(name)
     assert caught.value.code == "not-a-run"

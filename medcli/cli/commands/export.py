@@ -69,7 +69,10 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
     if wanted.no_verify and (data or wanted.tolerance is not None):
         flag = "--data" if data else "--tolerance"
         raise UsageProblem(
-            f"`{flag}` is about the comparison that `--no-verify` leaves out", where=flag, code="contradiction"
+            f"`{flag}` is about the comparison that `--no-verify` leaves out",
+            where=flag,
+            hint=f"leave out `{flag}` or `--no-verify`",
+            code="contradiction",
         )
     if len(kinds) > 1 and settings.out is not None:
         raise UsageProblem(
