@@ -52,14 +52,15 @@ def operating_text(
     elif chosen_on:
         title += f"; thresholds chosen on {chosen_on} and frozen"
     named = any(point.name for point in points)
-    columns = [*(["label"] if named else []), "rule", "threshold", "sensitivity", "specificity", "PPV", "NPV"]
+    what = "grades" if any(point.rule.cut for point in points) else "label"
+    columns = [*([what] if named else []), "rule", "threshold", "sensitivity", "specificity", "PPV", "NPV"]
     columns += ["missed", "false alarms", "calls/100"]
     if verbose:
         columns += ["LR+", "LR-", "odds ratio"]
     rows = []
     for point in points:
         _, false, missed, _ = point.counts
-        row = [*([point.name] if named else []), str(point.rule), _threshold_text(point.threshold)]
+        row = [*([point.name] if named else []), point.rule.aim, _threshold_text(point.threshold)]
         row += [share_text(point.sensitivity), share_text(point.specificity)]
         row += [number(point.ppv.value), number(point.npv.value)]
         unknown = math.isnan(point.threshold)
@@ -71,7 +72,7 @@ def operating_text(
     worth = [
         [
             *([point.name] if named else []),
-            str(point.rule),
+            point.rule.aim,
             percent(one.prevalence),
             *(_span_text(*worth) for worth in (one.ppv, one.npv)),
         ]
@@ -79,7 +80,7 @@ def operating_text(
         for one in point.at
     ]
     if worth:
-        columns = [*(["label"] if named else []), "rule", "prevalence", "PPV", "NPV"]
+        columns = [*([what] if named else []), "rule", "prevalence", "PPV", "NPV"]
         parts.append(
             "where so many of those examined have the finding (intervals from both shares' 97.5 % intervals)\n"
             + aligned(columns, worth, left=1 + named, width=width)

@@ -35,7 +35,12 @@ class Rule:
     cut: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind}={self.value:g}" + (f"@>={self.cut}" if self.cut else "")
+        return self.aim + (f"@>={self.cut}" if self.cut else "")
+
+    @property
+    def aim(self) -> str:
+        """The rule without its cut, for where the grades are named beside it."""
+        return f"{self.kind}={self.value:g}"
 
 
 def parse_rule(text: str, where: str = "--operating-point") -> Rule:

@@ -63,9 +63,18 @@ def _title(subject: Subject) -> str:
     if subject.facts is None:
         return f"Predictions {data or subject.source}"
     summary = subject.facts.summary
-    name = summary.architecture or subject.facts.run.path.name
+    name = _short(summary.architecture) or subject.facts.run.path.name
+    if subject.facts.ensemble is not None:
+        members = subject.facts.ensemble.ready or subject.facts.ensemble.members
+        kinds = dict.fromkeys(_short(one.architecture) for one in members if one.architecture)
+        name = f"ensemble of {len(members)}" + (f" ({', '.join(kinds)})" if 0 < len(kinds) < 4 else "")
     data = data or summary.data
     return f"{name} on {data}" if data else name
+
+
+def _short(architecture: str) -> str:
+    """Our own architectures go by their bare names."""
+    return architecture.removeprefix("medcli/")
 
 
 def _subtitle(subject: Subject) -> str:

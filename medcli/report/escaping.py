@@ -9,12 +9,19 @@ __all__ = ["html_text", "markdown_text", "sentence"]
 
 _CODE = re.compile(r"`([^`]+)`")
 _SPECIAL = re.compile(r"([\\*_{}\[\]<>()#+!|~$-])")
+_TOGETHER = re.compile(r"\[[^\[\]]{1,40}\]|→ \S+|(?<=\d) %|\bp [<=] [\d.]+")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def html_text(text: str) -> str:
-    """Escaped HTML, with `code` between backticks as such."""
-    return _CODE.sub(r"<code>\1</code>", escape(_clean(text), quote=True))
+    """Escaped HTML, with `code` between backticks as such; intervals, shares and what follows an arrow stay whole."""
+    parts = _CODE.split(_clean(text))
+    whole = [escape(part if index % 2 else _TOGETHER.sub(_unbroken, part)) for index, part in enumerate(parts)]
+    return "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(whole))
+
+
+def _unbroken(found: re.Match[str]) -> str:
+    return found[0].replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def markdown_text(text: str) -> str:

@@ -55,7 +55,7 @@ def test_the_numbers_are_those_of_evaluate(run_cli: RunCli, finished: RunDirecto
     assert shown == {spelled(name): figure["value"] for name, figure in evaluated["figures"].items()}
     texts = {row[0][0]: row[2][0] for row in page.tables["Headline figures"][1:]}
     auc = evaluated["figures"]["auc"]
-    assert texts["AUC"] == f"[{auc['low']:.4f}, {auc['high']:.4f}]"
+    assert texts["AUC"] == f"[{auc['low']:.4f},\N{NO-BREAK SPACE}{auc['high']:.4f}]"
     classes = page.column("Figures by class, each against the others", "AUC")
     assert classes == {row["name"]: row["figures"]["auc"]["value"] for row in evaluated["classes"]}
     referral = evaluated["sections"]["selective"]["questions"][0]["referral"]
@@ -72,6 +72,18 @@ def test_the_numbers_are_those_of_evaluate(run_cli: RunCli, finished: RunDirecto
     assert points == {point["rule"]: point["sensitivity"]["value"] for point in held}
     assert "decision" in page.ids
     assert "Decision curve" in page.text
+
+
+def test_grades_cut_in_two_are_named_once(run_cli: RunCli, toy: SimpleNamespace, read_page: Reader) -> None:
+    made = replace(toy.classes_of(4, ordinal=True), calibrated="temperature, fitted on val")
+    save_predictions(run_cli.directory / "p.npz", made)
+    words = ("--operating-point", "score=0.4@2", "--prevalence", "0.1", "--out", "p.html")
+    assert run_cli("report", "p.npz", *FEW, *words, in_process=True).code == 0
+    page = read_page((run_cli.directory / "p.html").read_text(encoding="utf-8"))
+    heading, row = page.tables["What frozen thresholds achieve"]
+    assert [cell[0] for cell in heading[:3]] == ["grades", "rule", "threshold"]
+    assert [cell[0] for cell in row[:2]] == [">=class 2", "score=0.4"]
+    assert ">=class 2. Decision curve" in page.text
 
 
 def test_a_table_of_another_tool(run_cli: RunCli, tmp_path: Path, toy: SimpleNamespace, read_page: Reader) -> None:

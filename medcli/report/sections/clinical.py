@@ -232,7 +232,7 @@ def _points(points: Sequence[OperatingPoint]) -> list[Block]:
     named = any(point.name for point in points)
     rows, worth = [], []
     for point in points:
-        head: list[Cell | str] = [*([point.name] if named else []), str(point.rule)]
+        head: list[Cell | str] = [*([point.name] if named else []), point.rule.aim]
         if math.isnan(point.threshold):
             rows.append(cells(*head, *["-"] * 10))
             continue
@@ -244,7 +244,8 @@ def _points(points: Sequence[OperatingPoint]) -> list[Block]:
         for one in point.at:
             spans = [Cell(f"{value:.3f} {_span(low, high)}", value) for value, low, high in (one.ppv, one.npv)]
             worth.append(cells(*head, percent_cell(one.prevalence), *spans))
-    first = [*(["label"] if named else []), "rule"]
+    what = "grades" if any(point.rule.cut for point in points) else "label"
+    first = [*([what] if named else []), "rule"]
     columns = (*first, "threshold", "sensitivity", "specificity", "PPV", "NPV", "missed", "false alarms")
     more = ("calls per 100", "LR+", "LR-")
     texts = (0, 1) if named else (0,)
