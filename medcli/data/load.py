@@ -345,7 +345,8 @@ def _impossible(bad: Iterable[BadLabel], path: str) -> UsageProblem:
     return UsageProblem(
         f"{len(listed)} labels are impossible:\n{lines}{more}",
         where=listed[0].where,
-        hint=f"`medcli data check --data {path} --fix-report FILE` lists them all, with the same flags about labels",
+        hint=f"`medcli data check --data {path} --fix-report FILE` lists them all, with the same flags about labels; "
+        "`--leave-out FILE` then leaves them out",
         code="bad-label",
     )
 
