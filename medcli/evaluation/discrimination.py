@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 __all__ = ["average_precision", "confusion_matrix", "kappa", "rank_auc", "top_k_accuracy"]
 
@@ -18,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def rank_auc(scores: npt.ArrayLike, positive: npt.ArrayLike) -> float:
-    """Area under the ROC curve; tied scores count half. NaN unless both classes occur.
+    """Area under the ROC curve; tied scores count half. NaN unless both classes occur and all scores are numbers.
 
     Args:
         scores: [n], higher means more likely positive; infinite values are fine.
@@ -27,9 +26,11 @@ def rank_auc(scores: npt.ArrayLike, positive: npt.ArrayLike) -> float:
     values, truth = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
     count = int(truth.sum())
     others = len(truth) - count
-    if not count or not others:
+    if not count or not others or np.isnan(values).any():
         return float("nan")
-    ranks = rankdata(values)
+    # Equal scores share the mean of their places. scipy.stats has this too, for a third of a second of imports.
+    _, place, tied = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(tied) - (tied - 1) / 2)[place.reshape(-1)]
     return float((ranks[truth].sum() - count * (count + 1) / 2) / (count * others))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from medcli.evaluation.curves import Separation
-from medcli.evaluation.decision import DecisionCurve
 from medcli.evaluation.figures import ClassRow
 from medcli.evaluation.reliability import Curve
+
+if TYPE_CHECKING:
+    # It needs scipy.stats, a third of a second that pictures without such curves do without.
+    from medcli.evaluation.decision import DecisionCurve
 
 __all__ = [
     "AFTER",

@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from medcli.data.target import Target
 from medcli.evaluation.curves import separation, separations
+from medcli.evaluation.discrimination import rank_auc
 from medcli.evaluation.panels import literal
 from medcli.evaluation.predictions import Predictions
 
@@ -28,6 +29,18 @@ def test_small_curves_are_scikit_learns(rounded: bool) -> None:
     np.testing.assert_allclose(found.precision[::-1], precision[:-1])
     assert found.auc == pytest.approx(roc_auc_score(truth, scores))
     assert found.auprc == pytest.approx(average_precision_score(truth, scores))
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 8])
+def test_the_area_by_ranks_is_scikit_learns(decimals: int) -> None:
+    random = np.random.default_rng(2)
+    truth = random.random(300) < 0.2
+    scores = np.round(random.normal(size=300) + truth, decimals)
+    assert rank_auc(scores, truth) == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+    certain = np.where(scores == scores.max(), np.inf, scores)
+    assert rank_auc(certain, truth) == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+    assert np.isnan(rank_auc(np.where(truth, scores, np.nan), truth))
+    assert np.isnan(rank_auc(scores, truth | True))
 
 
 def test_large_curves_are_thinned_but_lie_on_the_whole_one() -> None:

@@ -323,7 +323,8 @@ def test_cells_of_sets_are_what_the_thresholds_say(kind: Any, by_class: bool) ->
 
 def test_it_needs_no_torch(no_heavy_imports: NoHeavyImports, tmp_path: Path) -> None:
     save_predictions(tmp_path / "val.npz", drawn("val", 0))
-    heavy = ("torch", "torchvision", "timm", "transformers", "peft", "sklearn", "pandas")
+    # Statistics of scipy take a third of a second to import, and neither fitting nor drawing needs them.
+    heavy = ("torch", "torchvision", "timm", "transformers", "peft", "sklearn", "pandas", "scipy.stats")
     outcome = no_heavy_imports.cli("calibrate", "val.npz", *QUICK, "--out", "here", blocked=heavy, cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr
 
