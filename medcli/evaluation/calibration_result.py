@@ -163,25 +163,35 @@ def calibrate(
         )
     else:
         notes += _check_pair(fitted_on, reported_on)
-        first, second = (fitted_on, None) if sets is None else halves(fitted_on, seed=seed)
-        calibrator = fit_calibrator(method, first, origin=marked)
-        if sets is not None and second is not None:
+        if sets is not None:
+            first, second = halves(fitted_on, seed=seed)
             # These need scipy.stats, a third of a second that calibration alone does without.
             from medcli.evaluation.conformal import fit_conformal
             from medcli.evaluation.conformal_report import report_conformal
 
-            thresholds = fit_conformal(
-                apply_calibrator(calibrator, second),
-                method=sets.method,
-                miscoverage=sets.miscoverage,
-                by_class=sets.by_class,
-                seed=seed,
-            )
+            try:
+                calibrator = fit_calibrator(method, first, origin=marked)
+                thresholds = fit_conformal(
+                    apply_calibrator(calibrator, second),
+                    method=sets.method,
+                    miscoverage=sets.miscoverage,
+                    by_class=sets.by_class,
+                    seed=seed,
+                )
+            except UsageProblem as problem:
+                if problem.code != "too-few-cases":
+                    raise
+                # The count in the message is of one half, which nobody typed.
+                shared = f"of {len(fitted_on)} cases half fit the calibrator, the others the thresholds"
+                hint = f"{problem.hint}; {shared}" if problem.hint else shared
+                raise UsageProblem(problem.message, where=problem.where, hint=hint, code=problem.code) from problem
             conformal = report_conformal(thresholds, apply_calibrator(calibrator, reported_on))
             notes.append(
                 f"the calibrator was fitted on {len(first)} of {len(fitted_on)} cases, the thresholds of the conformal "
                 "sets on the others"
             )
+        else:
+            calibrator = fit_calibrator(method, fitted_on, origin=marked)
         predictions, raw = apply_calibrator(calibrator, reported_on), reported_on
         if not (np.isfinite(raw.labels) & (raw.labels >= 0)).any():
             raise UsageProblem(

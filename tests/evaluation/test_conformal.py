@@ -12,6 +12,7 @@ from scipy import stats
 
 from medcli.data.target import Output, Target
 from medcli.errors import UsageProblem
+from medcli.evaluation.calibration_result import Sets, calibrate
 from medcli.evaluation.conformal import (
     METHODS,
     Cell,
@@ -25,6 +26,7 @@ from medcli.evaluation.conformal import (
 from medcli.evaluation.coverage import set_coverage
 from medcli.evaluation.predictions import Predictions
 from medcli.evaluation.scores import softmax
+from medcli.settings.groups import EvaluationSettings
 
 NAMES = tuple("abcd")
 
@@ -134,6 +136,15 @@ def test_the_miscoverage_of_the_hint_is_enough() -> None:
         fit_conformal(drawn(8, 8), miscoverage=0.01)
     offered = float(str(caught.value.hint).split()[1].rstrip("`"))
     assert fit_conformal(drawn(8, 8), miscoverage=offered)
+
+
+@pytest.mark.parametrize(("n", "miscoverage", "said"), [(60, 0.01, "30 labelled cases"), (12, 0.1, "6 labelled cases")])
+def test_who_counts_half_of_the_cases_says_so(n: int, miscoverage: float, said: str) -> None:
+    few = EvaluationSettings(bootstrap=0)
+    with pytest.raises(UsageProblem, match=said) as caught:
+        calibrate("temperature", drawn(n, 8), drawn(50, 9, start=1000), settings=few, sets=Sets("lac", miscoverage))
+    assert caught.value.code == "too-few-cases"
+    assert f"of {n} cases half fit the calibrator" in str(caught.value.hint)
 
 
 def test_a_class_too_rare_for_a_threshold_of_its_own_is_named() -> None:
