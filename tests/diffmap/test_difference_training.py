@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -149,6 +150,17 @@ def test_an_encoder_comes_from_a_pretraining_and_stays_frozen(runs: Path, run_cl
     loaded = load_difference_run(run_cli.directory / "frozen")
     found = loaded.map(torch.rand(1, 1, 32, 32), torch.rand(1, 1, 32, 32))
     assert (found.min() >= 0, found.max() <= 1) == (True, True)
+
+
+def test_what_follows_a_pretraining_runs_as_it_is_shown(runs: Path, run_cli: RunCli) -> None:
+    shown = run_cli("runs", "show", runs / "pre", in_process=True)
+    hint = re.search(r"`medcli (diffmap train [^`]*)`", shown.stdout + shown.stderr)
+    assert hint is not None, shown.stdout
+    assert "--model siamese-unet --image-size 32 --arch-opt encoder=test_resnet --arch-opt width=4" in hint[1]
+    words = hint[1].replace("PAIRS", "synthetic/chest-pairs").split()
+    done = run_cli(*words, "--limit", "9", "--workers", "0", "--register", "none", "--dry-run", in_process=True)
+    assert done.code == 0, done.stderr
+    assert "encoder tensors" in done.stderr
 
 
 def test_an_encoder_comes_from_a_classifier(run_cli: RunCli) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from medcli.cli.commands.train import say_rehearsal, say_settings
@@ -10,11 +11,13 @@ from medcli.cli.output import Output
 from medcli.errors import ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from medcli.diffmap.plan import DifferenceStart
     from medcli.diffmap.session import DifferenceOutcome
     from medcli.training.start import Finished
 
-__all__ = ["carry_out", "train"]
+__all__ = ["after_pretraining", "carry_out", "train"]
 
 
 def train(flags: Flags) -> ExitCode | None:
@@ -62,11 +65,30 @@ def carry_out(command: str, flags: Flags) -> ExitCode | None:
     if output.settings.dry_run:
         say_rehearsal(output, rehearse(start, watch))
         return None
-    _trained(output, conduct(start, watch, out=output.settings.out, overwrite=output.settings.overwrite))
+    _trained(output, start, conduct(start, watch, out=output.settings.out, overwrite=output.settings.overwrite))
     return None
 
 
-def _trained(output: Output, outcome: DifferenceOutcome) -> None:
+def after_pretraining(model: str | None, values: Mapping[str, Any], run: str) -> str:
+    """How maps are learnt from a pretraining: its encoder fits the same model, size and options alone.
+
+    Args:
+        model: difference model, as typed.
+        values: settings of the pretraining.
+        run: its directory.
+    """
+    words = ["medcli", "diffmap", "train", "--data", "PAIRS"]
+    if model is not None:
+        words += ["--model", model]
+    for flag, name in (("--image-size", "image_size"), ("--in-channels", "in_channels")):
+        if values.get(name) is not None:
+            words += [flag, str(values[name])]
+    for option in values.get("arch_opt", ()):
+        words += ["--arch-opt", option]
+    return f"`{shlex.join([*words, '--encoder-from', run])}` goes on from this encoder"
+
+
+def _trained(output: Output, start: DifferenceStart, outcome: DifferenceOutcome) -> None:
     run, best = str(outcome.run.path), outcome.best
     result = {
         "best_epoch": best.epoch + 1,
@@ -97,7 +119,7 @@ def _trained(output: Output, outcome: DifferenceOutcome) -> None:
     if outcome.figures:
         output.hint(f"`{outcome.run.plots / 'examples.png'}` shows maps of validation pairs beside the truth")
     else:
-        output.hint(f"`medcli diffmap train --data PAIRS --encoder-from {run}` goes on from this encoder")
+        output.hint(after_pretraining(start.resolved.architecture, start.resolved.values, run))
 
 
 def _finished(output: Output, start: Finished) -> None:

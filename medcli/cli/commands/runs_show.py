@@ -242,7 +242,10 @@ def _next_steps(one: Summary) -> tuple[str, ...]:
 
 def _after_diffmap(one: Summary) -> str:
     if one.command == "diffmap pretrain":
-        return f"`medcli diffmap train --data PAIRS --encoder-from {one.path}` goes on from this encoder"
+        from medcli.cli.commands.diffmap_train import after_pretraining
+
+        saved = _saved(RunDirectory(one.path))[0]
+        return after_pretraining(saved and saved.architecture, saved.values if saved else {}, str(one.path))
     return f"`{one.path / 'plots' / 'examples.png'}` shows maps of validation pairs beside the truth"
 
 
