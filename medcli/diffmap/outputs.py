@@ -22,7 +22,7 @@ from medcli import __version__
 from medcli.diffmap.findings import SIDES
 from medcli.diffmap.headers import is_dicom
 from medcli.diffmap.pairs import Pair
-from medcli.diffmap.pictures import CAUTION, Drawing, draw_overlay, draw_sheet
+from medcli.diffmap.pictures import CAUTION, PACKING, Drawing, draw_overlay, draw_sheet
 from medcli.diffmap.prediction import FoundMap, Mapper
 from medcli.diffmap.reading import MAP_MIDDLE, MAP_SCALE
 from medcli.errors import UsageProblem
@@ -269,7 +269,7 @@ def _write_png(values: Image, path: Path) -> None:
     text = PngInfo()
     text.add_text("Description", f"difference map, {CAUTION.lower()}; value = (pixel - {MAP_MIDDLE}) / {MAP_SCALE}")
     with writing(path):
-        Pillow.fromarray(levels.astype(np.uint16)).save(path, pnginfo=text)
+        Pillow.fromarray(levels.astype(np.uint16)).save(path, pnginfo=text, compress_level=PACKING)
 
 
 def _write_nifti(values: Image, found: FoundMap, path: Path) -> None:

@@ -23,7 +23,7 @@ from medcli.diffmap.findings import Finding, Grid, Limits
 from medcli.diffmap.prediction import Pictured
 from medcli.runs.directory import writing
 
-__all__ = ["CAUTION", "Drawing", "checkerboard", "draw_overlay", "draw_sheet", "painted"]
+__all__ = ["CAUTION", "PACKING", "Drawing", "checkerboard", "draw_overlay", "draw_sheet", "painted"]
 
 CAUTION = "RESEARCH USE ONLY"
 MORE, LESS = np.array([0.902, 0.333, 0.0]), np.array([0.337, 0.706, 0.914])  # vermilion and sky blue
@@ -33,6 +33,7 @@ STRONGEST = 0.8  # opacity: the anatomy stays visible under the strongest change
 SQUARES = 8  # of the checkerboard, along the longer side
 MOST_NUMBERED = 20
 DPI = 120
+PACKING = 3  # of PNGs: half the time of the usual 6, files as large but for a few percent
 Image = npt.NDArray[np.float32]
 Colours = npt.NDArray[np.float64]
 
@@ -235,4 +236,4 @@ def _save(figure: Figure, path: Path) -> None:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     with writing(path):
-        Pillow.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(path, dpi=(DPI, DPI))
+        Pillow.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(path, dpi=(DPI, DPI), compress_level=PACKING)

@@ -32,7 +32,7 @@ from medcli.settings.groups import ComputeSettings
 
 __all__ = ["DEFAULT_SIZE", "FoundMap", "MapMaker", "Mapper", "Pictured", "Wanted", "map_pairs", "mapper_for"]
 
-DEFAULT_SIZE = 512
+DEFAULT_SIZE, LARGEST_SIZE = 512, 4096  # at the largest a process takes 2.2 GiB
 SHOWN = 640  # least side of pictures: a network of 64 pixels finds changes that nobody could place in 64 pixels
 THRESHOLD = 0.2  # synthetic validation pairs choose 0.06, but of real films a third of every picture differs by more
 MOST_THREADS = 4
@@ -198,6 +198,13 @@ def mapper_for(wanted: Wanted, compute: ComputeSettings) -> Mapper:
 
 def _maker(wanted: Wanted, compute: ComputeSettings) -> MapMaker:
     if wanted.run is None:
+        if wanted.image_size is not None and wanted.image_size > LARGEST_SIZE:
+            raise UsageProblem(
+                f"images are subtracted with at most {LARGEST_SIZE} pixels a side, not {wanted.image_size}",
+                where="--image-size",
+                hint="--image-size 1024",
+                code="bad-size",
+            )
         from medcli.diffmap.map_makers import subtraction
 
         return subtraction(wanted.image_size or DEFAULT_SIZE, compute)

@@ -376,6 +376,12 @@ def test_every_bad_input_has_its_own_words(
     assert pydicom.dcmread("ok/overlay.dcm").PatientID == ""
 
 
+def test_a_size_beyond_any_memory_is_refused_before_a_file_is_read() -> None:
+    with pytest.raises(UsageProblem, match="at most 4096 pixels a side, not 100000") as caught:
+        mapper_for(Wanted(image_size=100_000), ComputeSettings())
+    assert (caught.value.where, caught.value.hint) == ("--image-size", "--image-size 1024")
+
+
 def test_unlike_sizes_and_one_image_twice_are_told(two: tuple[str, str], film: Image32, run_cli: RunCli) -> None:
     larger = save(Path("large.png"), np.kron(film, np.ones((2, 2), np.float32)))
     done = run_cli("diffmap", "predict", two[1], larger, *SMALL, "--format", "npy", "--out", "c", in_process=True)
