@@ -100,7 +100,7 @@ def measure_graph(request: Mapping[str, Any], tell: Tell) -> None:
 
 
 def measure_bundle(request: Mapping[str, Any], tell: Tell) -> None:
-    """Run a bundle from uint8 pictures of the network's own size to probabilities, preprocessing included.
+    """Run a bundle from uint8 pictures of the network's own size to its answer, preprocessing included.
 
     Args:
         request: as of `medcli.benchmark.speed.measure`.
@@ -110,26 +110,34 @@ def measure_bundle(request: Mapping[str, Any], tell: Tell) -> None:
     import numpy as np
 
     from medcli.benchmark.speed import processor
-    from medcli.bundles.bundle import MODEL, open_bundle
+    from medcli.bundles.bundle import MODEL, Bundle, open_bundle
+    from medcli.bundles.difference import DifferenceBundle, open_difference_bundle
 
     imported, base = _imported()
     threads = request["threads"] or _threads()
     tell({"stage": "opening the bundle"})
-    bundle = open_bundle(item.name, threads=threads)
-    how = bundle.manifest.preprocessing
+    bundle: Bundle | DifferenceBundle
+    if item.pairs:
+        bundle = open_difference_bundle(item.name, threads=threads)
+        image_size, channels, inputs = bundle.manifest.image_size, 1, 2
+    else:
+        bundle = open_bundle(item.name, threads=threads)
+        how = bundle.manifest.preprocessing
+        image_size, channels, inputs = how.image_size, how.channels, 1
     bundle.session  # noqa: B018 (opened here, so that it is not taken for a part of the first pass)
     opened = time.monotonic()
 
     def prepare(size: int) -> Callable[[], Any]:
-        shape = (size, how.image_size, how.image_size, how.channels)
-        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        return lambda: bundle.run(images)
+        random = np.random.default_rng(0)
+        shape = (size, image_size, image_size, channels)
+        images = [random.integers(0, 256, shape, dtype=np.uint8) for _ in range(inputs)]
+        return lambda: bundle.run(*images)
 
     prepare(1)()
     files = (Path(item.name) / MODEL, Path(item.name) / f"{MODEL}.data")
     known = Facts(
-        image_size=how.image_size,
-        in_channels=how.channels,
+        image_size=image_size,
+        in_channels=channels,
         parameters=None,
         backbone=None,
         macs=None,

@@ -38,6 +38,7 @@ class Item:
         gmacs: multiply-adds in 10^9 as its card says, or None; only used to guess how long it takes.
         fault: why it cannot be measured here, as far as that is known without importing anything.
         toy: whether its card says that it was made for tests.
+        pairs: whether it is a run or bundle of a difference model.
     """
 
     kind: Kind
@@ -50,6 +51,12 @@ class Item:
     gmacs: float | None = None
     fault: str = ""
     toy: bool = False
+    pairs: bool = False
+
+    @property
+    def compares(self) -> bool:
+        """Whether it is given two pictures of a patient at a time."""
+        return self.pairs or self.kind == "difference"
 
     @property
     def key(self) -> str:
@@ -110,10 +117,10 @@ def _meant(registry: Registry, word: str) -> list[Item]:
     if path.is_dir():
         if (path / MANIFEST).is_file():
             return [_run(path, word)]
-        from medcli.bundles.manifest import is_bundle
+        from medcli.bundles.manifest import holds_pairs, is_bundle
 
         if is_bundle(path):
-            return [Item("bundle", word, word)]
+            return [Item("bundle", word, word, pairs=holds_pairs(path))]
         raise UsageProblem(
             f"`{word}` is a folder, but neither a run of medcli nor a bundle",
             hint="`medcli runs list` shows the runs here",
@@ -207,8 +214,9 @@ def _run(path: Path, word: str) -> Item:
     """A run, with what its description says where that can be read without its tensors."""
     facts = _header(path / "model.safetensors")
     spec = facts.get("spec", {}) if isinstance(facts.get("spec"), dict) else {}
-    size = spec.get("image_size")
-    return Item("run", word, word.rstrip("/"), "", str(spec.get("architecture", "")), size)
+    size, pairs = spec.get("image_size"), str(facts.get("schema", "")).startswith("medcli-difference/")
+    of = str(spec.get("model" if pairs else "architecture", ""))
+    return Item("run", word, word.rstrip("/"), "", of, size, pairs=pairs)
 
 
 def _header(file: Path) -> dict[str, Any]:

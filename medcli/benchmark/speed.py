@@ -215,6 +215,8 @@ def _run(item: Item, device: torch.device) -> Network:
     from medcli.prediction.finish import read_evaluations
     from medcli.runs.directory import open_run
 
+    if item.pairs:
+        return _difference_run(item, device)
     run = open_run(item.name)
     loaded = load_run(run, device)
     loaded.predictor.eval()
@@ -228,6 +230,16 @@ def _run(item: Item, device: torch.device) -> Network:
     counts = loaded.classifier.parameter_counts()
     how = loaded.preprocessing
     return Network(loaded.predictor, 1, how.channels, how.image_size, counts.backbone, kept)
+
+
+def _difference_run(item: Item, device: torch.device) -> Network:
+    """A trained difference model, as `diffmap predict` uses it: a signed map takes two passes of the network."""
+    from medcli.diffmap.run import MapNetwork, load_difference_run
+
+    loaded = load_difference_run(item.name, device)
+    encoder: Any = loaded.network.encoder
+    backbone = sum(one.numel() for one in encoder.parameters())
+    return Network(MapNetwork(loaded), 2, 1, loaded.spec.image_size, backbone, {})
 
 
 def count_macs(module: nn.Module, inputs: Sequence[torch.Tensor]) -> int | None:

@@ -126,12 +126,17 @@ _COLUMNS = (
 def front_of(rows: Sequence[Row], batch_size: int) -> tuple[str, frozenset[str]]:
     """Which figure latency is set against, `auc` or `parameters`, and the keys of the rows on the Pareto front.
 
+    It is AUC where that was asked for with `--data`, or is known of at least half the rows.
+
     Difference models answer another question and are fed pairs: they stand on no front with classifiers, and a toy
     that is made for tests would push everything off it.
     """
     timed = [row for row in rows if (one := row.timing(batch_size)) is not None and one.median_ms is not None]
-    timed = [row for row in timed if row.item.kind != "difference" and not row.item.toy] or timed
-    against = HEADLINE if any(row.value(HEADLINE) is not None for row in timed) else "parameters"
+    timed = [row for row in timed if not row.item.compares and not row.item.toy] or timed
+    judged = sum(row.value(HEADLINE) is not None for row in timed)
+    # Of a few runs among architectures AUC is known, and most of the others would be nowhere.
+    most = 2 * judged >= len(timed) or any(row.learning is not None for row in timed)
+    against = HEADLINE if judged and most else "parameters"
     known = [(row, value) for row in timed if (value := value_of(row, against)) is not None]
     points = [(_median(row, batch_size), value) for row, value in known]
     front = pareto_front(points, higher_is_better=against == HEADLINE)

@@ -27,6 +27,7 @@ __all__ = [
     "Threshold",
     "bad_bundle",
     "file_facts",
+    "holds_pairs",
     "is_bundle",
     "listed_files",
     "manifest_to_json",
@@ -114,6 +115,14 @@ def file_facts(path: Path) -> dict[str, Any]:
     """Hash and size of a file, as the manifest keeps them."""
     with path.open("rb") as handle:
         return {"sha256": hashlib.file_digest(handle, "sha256").hexdigest(), "bytes": path.stat().st_size}
+
+
+def holds_pairs(path: str | Path) -> bool:
+    """Whether a bundle compares two pictures; what is wrong with it is said by whoever opens it."""
+    try:
+        return bool(json.loads((Path(path) / MANIFEST).read_text(encoding="utf-8"))["schema"] == DIFFERENCE_SCHEMA)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def manifest_to_json(manifest: Manifest) -> str:

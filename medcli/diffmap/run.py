@@ -24,6 +24,7 @@ from medcli.runs.directory import RunDirectory, open_run
 __all__ = [
     "DifferenceSpec",
     "LoadedDifference",
+    "MapNetwork",
     "build_network",
     "difference_map",
     "load_difference",
@@ -65,6 +66,19 @@ class LoadedDifference:
                 the opposite. A map of magnitudes has no opposite and is left as it is.
         """
         return difference_map(self.network, self.spec, baseline, followup, antisymmetric=antisymmetric)
+
+
+class MapNetwork(nn.Module):
+    """A trained difference model with everything between two pictures in [0, 1] and the map of them."""
+
+    def __init__(self, loaded: LoadedDifference) -> None:
+        super().__init__()
+        self.network, self._spec = loaded.network, loaded.spec
+        self.eval()
+
+    def forward(self, baseline: Tensor, followup: Tensor) -> Tensor:
+        """[B, 1, S, S] twice -> [B, 1, S, S], see `LoadedDifference.map`."""
+        return difference_map(self.network, self._spec, baseline, followup)
 
 
 def difference_map(

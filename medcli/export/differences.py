@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 import medcli
 from medcli.bundles.bundle import MODEL, SELFTEST
 from medcli.bundles.difference import MAP, SIDES, DifferenceBundle, DifferenceManifest, difference_manifest_to_json
 from medcli.bundles.manifest import MANIFEST, Format
 from medcli.data.dataset import Preprocessing
-from medcli.diffmap.run import SCHEMA, LoadedDifference, difference_map, load_difference_run
+from medcli.diffmap.run import SCHEMA, LoadedDifference, MapNetwork, load_difference_run
 from medcli.errors import MedcliError, RunFailure, UsageProblem
 from medcli.export.comparing import ExpectedMaps, MapComparison, compare_maps
 from medcli.export.difference_pairs import drawn_batches, real_batches
@@ -110,18 +110,12 @@ class ExportedDifference:
         return sum(int(facts["bytes"]) for facts in self.manifest.files.values())
 
 
-class _Difference(nn.Module):
-    """A difference model as a graph can hold it: pictures [n, 1, S, S] in [0, 1] -> map [n, S, S]."""
-
-    def __init__(self, source: DifferenceSource) -> None:
-        super().__init__()
-        self.network = source.loaded.network
-        self._spec, self._antisymmetric = source.loaded.spec, source.antisymmetric
-        self.eval()
+class _Difference(MapNetwork):
+    """A difference model as a graph holds it: pictures [n, 1, S, S] in [0, 1] -> map [n, S, S]."""
 
     def forward(self, baseline: Tensor, followup: Tensor) -> Tensor:
-        found = difference_map(self.network, self._spec, baseline, followup, antisymmetric=self._antisymmetric)
-        return found[:, 0]
+        """Without an axis of channels."""
+        return super().forward(baseline, followup)[:, 0]
 
 
 def holds_difference(path: str) -> bool:
@@ -275,7 +269,7 @@ def _write_graph(source: DifferenceSource, file: Path, opset: int) -> None:
     # One tensor for both would be traced as one input.
     pictures = {f"{side}_units": torch.zeros(2, 1, how.image_size, how.image_size) for side in SIDES}
     try:
-        write_traced(_Difference(source), file, pictures, (MAP,), opset=opset)
+        write_traced(_Difference(source.loaded), file, pictures, (MAP,), opset=opset)
     except RunFailure as problem:
         if problem.code == "not-exportable":
             problem.hint = "the author of the model can mend it; `medcli diffmap predict` runs the run as it is"

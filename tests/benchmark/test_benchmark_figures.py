@@ -191,6 +191,13 @@ def test_the_front_takes_auc_where_it_is_known_and_leaves_difference_models_out(
     assert front_of([*rows, toy], 1) == front_of(rows, 1)
     judged = [row("a", 10, auc=0.8), row("b", 20, auc=0.7), row("c", 30, auc=0.9)]
     assert front_of(judged, 1) == ("auc", {"architecture medcli/a", "architecture medcli/c"})
+    # One run among architectures would stand alone in the picture.
+    figures = {"auc": {"value": 0.8}}
+    trained = [replace(one, facts=replace(FACTS, figures=figures)) for one in rows[:2]]
+    assert front_of([*rows[1:], trained[0]], 1)[0] == "parameters"
+    assert front_of([*rows[2:], *trained], 1)[0] == "auc"
+    change = replace(change, item=replace(change.item, kind="run", pairs=True))
+    assert front_of([*rows, change], 1) == front_of(rows, 1)
 
 
 def test_rows_survive_json() -> None:

@@ -18,6 +18,7 @@ import torch
 from jsonschema import Draft202012Validator
 from PIL import Image
 
+from medcli.benchmark.items import choose_items
 from medcli.bundles.difference import open_difference_bundle
 from medcli.data.dataset import Picture, Preprocessing
 from medcli.data.resize import to_planes
@@ -26,6 +27,7 @@ from medcli.diffmap.phantom import draw_phantom_pair
 from medcli.diffmap.run import DifferenceSpec, build_network, load_difference_run, save_difference
 from medcli.diffmap.scaling import padded_square, resized
 from medcli.export import differences
+from medcli.registry.discovery import discover
 from medcli.runs.directory import MANIFEST
 from medcli.schemas import schema_of
 from medcli.testing.command import Outcome, RunCli, forget_user_settings
@@ -201,6 +203,24 @@ def test_a_changed_file_is_refused(cli: RunCli, place: Path, tmp_path: Path) -> 
         file.write(b"!")
     done = typed(cli, "diffmap", "predict", "a.png", "b.png", "--run", str(bundle))
     assert (done.code, "not the file that was exported" in done.stderr) == (2, True)
+
+
+def test_a_benchmark_knows_what_takes_two_pictures(place: Path) -> None:
+    items = choose_items(discover(), [str(place / "run"), str(place / "bundle")])
+    assert [(one.kind, one.pairs, one.compares) for one in items] == [("run", True, True), ("bundle", True, True)]
+    assert items[0].family == "medcli/siamese-unet"
+
+
+@pytest.mark.slow
+def test_runs_and_bundles_of_pairs_are_measured(cli: RunCli) -> None:
+    words = ("--batch-sizes", "1,3", "--repeats", "5", "--out", "measured", "--json")
+    done = typed(cli, "benchmark", "run", "bundle", *words)
+    assert done.code == 0, done.stderr
+    document = done.json()
+    Draft202012Validator(schema_of("benchmark")).validate(document)
+    for row in document["result"]["rows"]:
+        assert [one["state"] for one in row["timings"]] == ["measured"] * 2
+        assert (row["facts"]["image_size"], row["facts"]["in_channels"]) == (32, 1)
 
 
 @pytest.mark.slow
