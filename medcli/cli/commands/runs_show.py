@@ -245,7 +245,8 @@ def _after_diffmap(one: Summary) -> str:
         from medcli.cli.commands.diffmap_train import after_pretraining
 
         saved = _saved(RunDirectory(one.path))[0]
-        return after_pretraining(saved and saved.architecture, saved.values if saved else {}, str(one.path))
+        model, values = (saved.architecture, saved.values) if saved else (None, {})
+        return after_pretraining(model, values, str(one.path))
     return f"`{one.path / 'plots' / 'examples.png'}` shows maps of validation pairs beside the truth"
 
 
