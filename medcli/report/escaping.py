@@ -9,7 +9,7 @@ __all__ = ["html_text", "markdown_text", "sentence"]
 
 _CODE = re.compile(r"`([^`]+)`")
 _SPECIAL = re.compile(r"([\\*_{}\[\]<>()#+!|~$-])")
-_TOGETHER = re.compile(r"\[[^\[\]]{1,40}\]|→ \S+|(?<=\d) %|\bp [<=] [\d.]+")
+_TOGETHER = re.compile(r"\[[^\[\]]{1,40}\]|→ \S+|(?<=\d) %|\bp [<=] [\d.]+|\b[abcT] -?\d\S*")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 

@@ -25,6 +25,8 @@ from medcli.report.document import (
 from medcli.report.explained import Explanation
 from medcli.report.subject import Subject
 from medcli.report.tables import number_cell
+from medcli.runs.directory import RunDirectory
+from medcli.runs.members import Ensemble
 
 __all__ = ["examples_section"]
 
@@ -48,6 +50,8 @@ def examples_section(subject: Subject) -> Section:
             own = explained.calibrator or "the network's own scores, not calibrated"
             text = f"The numbers at these pictures are of another calibration than those of this report: {own}"
             blocks.append(Notice(f"{text}. `medcli explain {subject.source} --save 12` makes them anew."))
+    elif subject.facts is not None and subject.facts.ensemble is not None:
+        blocks.append(Absent("explanations", _of_members(subject.facts.run, subject.facts.ensemble)))
     elif subject.facts is not None:
         why = "no explained pictures are in the run"
         blocks.append(Absent("explanations", why, f"medcli explain {subject.source} --save 12"))
@@ -58,6 +62,18 @@ def examples_section(subject: Subject) -> Section:
     if subject.judged is not None:
         blocks += _worst(subject.judged.predictions)
     return Section("examples", "Examples and errors", tuple(blocks))
+
+
+def _of_members(run: RunDirectory, ensemble: Ensemble) -> str:
+    """Why an ensemble shows none, and which of its members can."""
+    if ensemble.kind == "predictions":
+        return "its members are predictions, and explanations need a model and the images"
+    why = "an explanation is of one network, and this is an ensemble"
+    # A member that was moved away is no reason for a report to fail.
+    member = next((path for one in ensemble.ready if (path := run.path / one.place).is_dir()), None)
+    if member is None:
+        return why
+    return f"{why}; `medcli explain {member} --save 12`, then `medcli report {member}`, show those of a member"
 
 
 def _picture(case: Explanation) -> Picture:
