@@ -121,11 +121,6 @@ def _meant(registry: Registry, word: str) -> list[Item]:
 
         if is_bundle(path):
             return [Item("bundle", word, word, pairs=holds_pairs(path))]
-        raise UsageProblem(
-            f"`{word}` is a folder, but neither a run of medcli nor a bundle",
-            hint="`medcli runs list` shows the runs here",
-            code="not-a-run",
-        )
     if "*" in word or "?" in word:
         raise UsageProblem(
             f"`{word}` is a pattern", hint=f"patterns are given as `--filter '{word}'`", code="pattern-as-name"
@@ -144,6 +139,12 @@ def _meant(registry: Registry, word: str) -> list[Item]:
     family = [item for item in _named(registry) if item.family == word]
     if family:
         return family
+    if path.is_dir():
+        raise UsageProblem(
+            f"`{word}` is a folder, but neither a run of medcli nor a bundle",
+            hint="`medcli runs list` shows the runs here",
+            code="not-a-run",
+        )
     near = nearest(word, {item.family for item in _named(registry) if item.family})
     if near and not (unknown.hint or "").startswith("did you mean"):
         unknown.hint = f"did you mean the family {' or '.join(f'`{one}`' for one in near)}?"

@@ -80,6 +80,12 @@ def test_what_means_nothing_is_refused(
     assert hint in (problem.value.hint or "")
 
 
+def test_a_folder_that_is_no_run_hides_no_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resnet18").mkdir()
+    assert [item.kind for item in choose_items(discover(), ("resnet18",))] == ["architecture"]
+
+
 def test_a_card_says_what_is_a_toy() -> None:
     assert [item.toy for item in choose_items(discover(), ("echo", "custom1"))] == [True, False]
 
