@@ -46,7 +46,7 @@ def draw_latency(rows: Sequence[Row], batch_size: int, path: Path) -> bool:
     axes = figure.subplots()
     for kind, marker in MARKERS.items():
         for on_front in (False, True):
-            shown = [one for one in points if one[2].item.kind == kind and (one[2].item.key in front) is on_front]
+            shown = [one for one in points if _kind(one[2]) == kind and (one[2].item.key in front) is on_front]
             if shown:
                 axes.scatter(
                     [one[0] for one in shown],
@@ -93,6 +93,11 @@ _KINDS = {
     "run": "run",
     "bundle": "bundle",
 }
+
+
+def _kind(row: Row) -> str:
+    """Its marker: what takes pairs is no rival of the others, trained or not."""
+    return "difference" if row.item.compares else row.item.kind
 
 
 def _plain_numbers(axis: Axis) -> None:
