@@ -52,6 +52,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/export.py
 	$(BIN)/python bench/predict.py
 	$(BIN)/python bench/diffmap_memory.py run
+	$(BIN)/python bench/diffmap_predict.py
 
 generate: $(STAMP)
 	$(BIN)/python -m medcli.architectures.generate_names
