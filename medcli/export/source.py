@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medcli.bundles.manifest import Threshold
-from medcli.errors import UsageProblem
+from medcli.errors import MedcliError, UsageProblem
 from medcli.evaluation.calibrator import Calibrator, apply_calibrator
 from medcli.evaluation.operating import Rule, choose_threshold
 from medcli.evaluation.predictions import load_predictions
@@ -114,7 +114,10 @@ def read_source(path: str, *, weights: str | None = None, rules: Sequence[Rule] 
 
 def _going_on(run: RunDirectory) -> str:
     """The command that would give a run weights, where there is one."""
-    status = read_status(run)
+    try:
+        status = read_status(run)
+    except MedcliError:
+        return ""
     if status.state == "completed" or status.command not in {"train", "finetune", "lora", "diffmap train"}:
         return ""
     return f"; `medcli {status.command} --resume {run.path}` goes on"
