@@ -217,7 +217,7 @@ def licences_section(card: Mapping[str, Any]) -> list[str]:
     if card.get("licence"):
         lines.append(f"Licence of the network's code: {card['licence']}.")
     if card.get("note"):
-        lines.append(card["note"])
+        lines.append(f"Its card says of the architecture, before any training: {card['note']}.")
     return ["## The architecture", "\n".join(lines)]
 
 

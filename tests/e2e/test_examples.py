@@ -198,6 +198,7 @@ def draw_tables(root: Path) -> None:
     sick = ("NORMAL", "PNEUMONIA")
     table(root / "siteB.csv", "image,label", [f"siteB/{n}.png,{sick[n % 2]}" for n in range(12)])
     table(root / "labels.csv", "image,grade,patient", [f"graded/{n}.png,{n % 3},p{n}" for n in range(12)])
+    table(root / "drop.csv", "data,id,split,file,reason", [])
     for number in range(50):
         picture(root / f"aptos/images/{number:06x}.png", 800 + number, number % 5)
     table(root / "aptos/train.csv", "id_code,diagnosis", [f"{n:06x},{n % 5}" for n in range(50)])

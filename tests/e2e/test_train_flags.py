@@ -225,6 +225,14 @@ def test_limit_takes_fewer_images(train: Callable[..., Run]) -> None:
     assert train("--limit", "4").counts == [4, 4, 4]
 
 
+def test_listed_cases_are_left_out_of_splits_that_stay(train: Callable[..., Run], tmp_path: Path) -> None:
+    drop = tmp_path / "drop.csv"
+    drop.write_text("id,reason\np00_1.png,blurred\np07_2.png,blurred\n")
+    usual, run = train(), train("--leave-out", drop)
+    assert sum(run.counts) == sum(usual.counts) - 2
+    assert any("2 cases left out" in note for note in run.data["notes"])
+
+
 def test_unreadable_images_stop_unless_they_may_be_left_out(
     train: Callable[..., Run], attempt: Callable[..., Run], table: Path, tmp_path: Path
 ) -> None:
