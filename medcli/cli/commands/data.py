@@ -42,8 +42,8 @@ def check_data(flags: Flags) -> ExitCode | None:
     """Look for leakage, duplicates, unreadable files and bad labels.
 
     Every image is read once. Exit status 4 means leakage: a patient or a picture in more than one split. 3 means that
-    files could not be read or labels fit no class. `--fix-report` lists the rows to drop, and
-    `--leave-out` of every command that trains leaves them out.
+    files could not be read or labels fit no class. `--fix-report` lists the rows to drop,
+    and `--leave-out` of `train`, `finetune`, `lora`, `search`, `ensemble` and `evaluate` leaves them out.
 
     Examples:
         medcli data check --data breastmnist.npz
