@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from medcli.diffmap.network import build_difference, build_reconstruction
 from medcli.diffmap.registration import HOW
-from medcli.diffmap.spec import DifferenceSpec, Kind, Map
+from medcli.diffmap.spec import SCHEMA, DifferenceSpec, Kind, Map
 from medcli.errors import UsageProblem
 from medcli.models.provenance import check_package
 from medcli.models.tensor_file import write_tensors
@@ -33,8 +33,6 @@ __all__ = [
     "run_tensors",
     "save_difference",
 ]
-
-SCHEMA = "medcli-difference/1"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from medcli.diffmap.registration import How
 
-__all__ = ["DifferenceSpec", "Kind", "Map"]
+__all__ = ["SCHEMA", "DifferenceSpec", "Kind", "Map"]
+
+SCHEMA = "medcli-difference/1"
 
 Kind = Literal["difference", "reconstruction"]
 Map = Literal["signed", "magnitude"]

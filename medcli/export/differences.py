@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 import medcli
@@ -17,12 +16,13 @@ from medcli.bundles.bundle import MODEL, SELFTEST
 from medcli.bundles.difference import MAP, SIDES, DifferenceBundle, DifferenceManifest, difference_manifest_to_json
 from medcli.bundles.manifest import MANIFEST, Format
 from medcli.data.dataset import Preprocessing
-from medcli.diffmap.run import SCHEMA, LoadedDifference, MapNetwork, load_difference_run
-from medcli.errors import MedcliError, RunFailure, UsageProblem
+from medcli.diffmap.run import LoadedDifference, MapNetwork, load_difference_run
+from medcli.errors import RunFailure, UsageProblem
 from medcli.export.comparing import ExpectedMaps, MapComparison, compare_maps
 from medcli.export.difference_pairs import drawn_batches, real_batches
 from medcli.export.difference_readme import difference_readme
 from medcli.export.graph import DEFAULT_OPSET, write_traced
+from medcli.export.named import nothing_to_export
 from medcli.export.placing import drafted, facts_of_files
 from medcli.export.source import card_facts, data_facts, figure_facts
 from medcli.export.wishes import Wishes
@@ -38,7 +38,6 @@ __all__ = [
     "ExportedDifference",
     "ask_difference",
     "export_difference",
-    "holds_difference",
     "read_difference_source",
     "refuse_for_difference",
 ]
@@ -116,45 +115,6 @@ class _Difference(MapNetwork):
     def forward(self, baseline: Tensor, followup: Tensor) -> Tensor:
         """Without an axis of channels."""
         return super().forward(baseline, followup)[:, 0]
-
-
-def holds_difference(path: str) -> bool:
-    """Whether a run holds a difference model.
-
-    Raises:
-        UsageProblem: a difference model without weights is named (code `nothing-to-export`).
-    """
-    if not Path(path).exists():
-        _refuse_name(path)
-        return False
-    file = RunDirectory(Path(path)).model_file
-    if not file.is_file():
-        return False
-    try:
-        with safe_open(str(file), framework="np") as handle:
-            return SCHEMA in (handle.metadata() or {}).get("medcli", "")
-    except (SafetensorError, OSError):
-        # Whoever loads it says what is wrong with it.
-        return False
-
-
-def _refuse_name(name: str) -> None:
-    try:
-        entry = find(discover(), name, DIFFERENCE_MODELS)
-    except MedcliError:
-        return
-    card = read_card(entry)
-    if card is not None and not card.trainable:
-        raise nothing_to_export(entry.name)
-
-
-def nothing_to_export(name: str) -> UsageProblem:
-    """The refusal of a difference model that learns nothing."""
-    return UsageProblem(
-        f"`{name}` has no weights, so there is nothing to export: it subtracts one picture from the other",
-        hint="`medcli diffmap predict BASELINE FOLLOWUP` does so anywhere; what `medcli diffmap train` makes can leave",
-        code="nothing-to-export",
-    )
 
 
 def refuse_for_difference(kinds: Sequence[Format], wishes: Wishes, weights: str | None) -> None:

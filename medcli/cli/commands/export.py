@@ -55,9 +55,12 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
     output = Output(settings, "export")
     resolved = resolve("export", flags.given)
 
+    from medcli.export.named import holds_difference
+
+    two = holds_difference(run)
+
     from medcli.export.bundling import ask_run, export_run, refuse_early
     from medcli.export.comparing import MAP_TOLERANCE, TOLERANCE
-    from medcli.export.differences import holds_difference
     from medcli.export.placing import free_place, planned_place
     from medcli.export.source import read_source
     from medcli.export.wishes import MAX_DROP, Wishes
@@ -88,7 +91,6 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
             hint="`--quantize int8-static`, or leave it out",
             code="idle-flag",
         )
-    two = holds_difference(run)
     wishes = Wishes(
         wanted.opset,
         (MAP_TOLERANCE if two else TOLERANCE) if wanted.tolerance is None else wanted.tolerance,
