@@ -17,7 +17,7 @@ from medcli.diffmap.registration import HOW
 from medcli.diffmap.spec import SCHEMA, DifferenceSpec, Kind, Map
 from medcli.errors import UsageProblem
 from medcli.models.provenance import check_package
-from medcli.models.tensor_file import write_tensors
+from medcli.models.tensor_file import damaged, write_tensors
 from medcli.registry.discovery import DIFFERENCE_MODELS, discover, find
 from medcli.runs.directory import RunDirectory, open_run
 
@@ -226,7 +226,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
         document = json.loads(metadata.get("medcli", "{}"))
     except (SafetensorError, OSError, ValueError) as error:
-        raise UsageProblem(f"`{path}` is damaged or no safetensors file: {error}", code="bad-model-file") from error
+        raise damaged(path, error) from error
     return document if isinstance(document, dict) else {}, state
 
 

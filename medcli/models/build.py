@@ -21,7 +21,7 @@ from medcli.models.classifier import Classifier
 from medcli.models.nearest import NearestHead
 from medcli.models.provenance import check_package, made_by
 from medcli.models.spec import ModelSpec, preprocessing_from_json, preprocessing_to_json, spec_from_json, spec_to_json
-from medcli.models.tensor_file import write_tensors
+from medcli.models.tensor_file import damaged, write_tensors
 from medcli.models.weights import LoadReport
 from medcli.plugin import Backbone
 
@@ -367,7 +367,7 @@ def _read(
             names = handle.keys() if tensors else ()
             state = {name: handle.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
-        raise UsageProblem(f"`{path}` is damaged or no safetensors file: {error}", code="bad-model-file") from error
+        raise damaged(path, error) from error
     if _KEY not in metadata:
         raise UsageProblem(
             f"`{path}` holds weights alone, not a model of medcli",

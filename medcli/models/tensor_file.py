@@ -1,4 +1,4 @@
-"""Writing tensors to disk: whole or not at all, as readable as other files, and a full disk said in a sentence."""
+"""Tensors on disk: written whole or not at all, readable as other files are; full disk and damage in a sentence."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from medcli.errors import RunFailure
+from medcli.errors import RunFailure, UsageProblem
 from medcli.runs.directory import writing
 
-__all__ = ["write_tensors"]
+__all__ = ["damaged", "write_tensors"]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -45,6 +45,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             raise RunFailure(f"`{path}` cannot be written: {error}", code="cannot-write") from error
         finally:
             draft.unlink(missing_ok=True)
+
+
+def damaged(path: Path, error: Exception) -> UsageProblem:
+    """The refusal of a run's file of tensors that cannot be read (code `bad-model-file`)."""
+    return UsageProblem(
+        f"`{path}` is damaged or no safetensors file: {error}",
+        hint="copy it once more from where it came, whole; `medcli runs list` shows what else is here",
+        code="bad-model-file",
+    )
 
 
 def _umask() -> int:

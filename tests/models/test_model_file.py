@@ -134,8 +134,9 @@ def test_foreign_and_damaged_files_are_refused(saved, tmp_path):
     with pytest.raises(UsageProblem, match="damaged"):
         load_model(saved)
     saved.write_bytes(b"")
-    with pytest.raises(UsageProblem, match="damaged"):
+    with pytest.raises(UsageProblem, match="damaged") as caught:
         load_model(saved)
+    assert "medcli runs list" in (caught.value.hint or "")
     save_file({"fc.weight": torch.zeros(2)}, str(tmp_path / "foreign.safetensors"))
     with pytest.raises(UsageProblem, match="weights alone"):
         load_model(tmp_path / "foreign.safetensors")
