@@ -32,12 +32,18 @@ __all__ = [
     "compare_files",
     "open_bundle",
     "open_session",
+    "selftest_limit",
 ]
 
 MODEL, SELFTEST = "model.onnx", "selftest.npz"
 
 SELFTEST_LIMIT = 1e-4
 """Most that a probability of the self-test may differ: ten times what an export may, for processors of another kind."""
+
+
+def selftest_limit(usual: float, verification: Mapping[str, Any] | None) -> float:
+    """What a self-test may differ by: as usual, or ten times what this export was allowed, where that is more."""
+    return max(usual, 10 * float((verification or {}).get("tolerance", 0.0)))
 
 
 QUANTISED_LIMIT = 2e-2
@@ -101,7 +107,7 @@ class Bundle:
 
         Raises:
             UsageProblem: the example is damaged (code `bad-bundle`).
-            RunFailure: a difference above `SELFTEST_LIMIT`, or `QUANTISED_LIMIT` (code `selftest-failed`).
+            RunFailure: a difference above `selftest_limit`, or `QUANTISED_LIMIT` (code `selftest-failed`).
         """
         file = self.path / SELFTEST
         try:
@@ -118,7 +124,7 @@ class Bundle:
             worst = float(np.maximum.reduce([worst, *(np.abs(one).max() for one in both)]))
         # Written so that what is no number fails too.
         quantised = self.manifest.facts.get("quantized", "none") != "none"
-        if not worst <= (QUANTISED_LIMIT if quantised else SELFTEST_LIMIT):
+        if not worst <= selftest_limit(QUANTISED_LIMIT if quantised else SELFTEST_LIMIT, self.manifest.verification):
             raise RunFailure(
                 f"this machine computes other probabilities than the one that exported: they differ by {worst:.2g}",
                 where=str(file),

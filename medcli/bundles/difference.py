@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from medcli.bundles.bundle import MODEL, SELFTEST, compare_files, open_session
+from medcli.bundles.bundle import MODEL, SELFTEST, compare_files, open_session, selftest_limit
 from medcli.bundles.extra import require_onnx
 from medcli.bundles.manifest import DIFFERENCE_SCHEMA, bad_bundle, listed_files, read_document, require_fields
 from medcli.errors import RunFailure
@@ -165,7 +165,7 @@ class DifferenceBundle:
 
         Raises:
             UsageProblem: the example is damaged (code `bad-bundle`).
-            RunFailure: a difference above `SELFTEST_LIMIT` (code `selftest-failed`).
+            RunFailure: a difference above `selftest_limit` (code `selftest-failed`).
         """
         file = self.path / SELFTEST
         try:
@@ -179,7 +179,7 @@ class DifferenceBundle:
             # Unlike `max`, this keeps what is no number.
             worst = float(np.maximum(worst, np.abs(self.run(baseline[None], followup[None])[0] - values).max()))
         # Written so that what is no number fails too.
-        if not worst <= SELFTEST_LIMIT:
+        if not worst <= selftest_limit(SELFTEST_LIMIT, self.manifest.verification):
             raise RunFailure(
                 f"this machine makes other maps than the one that exported: they differ by {worst:.2g}",
                 where=str(file),

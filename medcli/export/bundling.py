@@ -16,7 +16,7 @@ from medcli.bundles.bundle import MODEL, SELFTEST, Bundle
 from medcli.bundles.manifest import MANIFEST, Format, Manifest, manifest_to_json
 from medcli.data.dataset import Picture
 from medcli.errors import RunFailure, UsageProblem
-from medcli.export.comparing import Comparison, compare
+from medcli.export.comparing import TOLERANCE, Comparison, compare
 from medcli.export.formats import NETWORK, WRITERS, Written, join_network, write_onnx
 from medcli.export.graph import check_opset, require_export
 from medcli.export.placing import drafted, facts_of_files
@@ -154,7 +154,9 @@ def export_run(
         written = _written(source, kind, draft, wishes)
         comparison, drawn, quantised = None, reference.drawn, None
         if reference.real and written.run is not None:
-            comparison = compare(written.run, reference.real, wishes.tolerance)
+            comparison = compare(
+                written.run, reference.real, TOLERANCE if wishes.tolerance is None else wishes.tolerance
+            )
         if reference.cases is not None:
             written, quantised = _quantised(source, reference, reference.cases, written, draft, wishes, tell)
             drawn = _answered(written, drawn)

@@ -74,6 +74,8 @@ class MapComparison:
         batch_sizes: of their batches.
         map: largest difference of a value.
         tolerance: what was allowed.
+        rounding: how far float32 alone moves the run's maps, where more than the usual tolerance had to be allowed
+            because of that.
     """
 
     pairs: int
@@ -81,6 +83,7 @@ class MapComparison:
     batch_sizes: tuple[int, ...]
     map: float
     tolerance: float
+    rounding: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -95,11 +98,13 @@ class ExpectedMaps:
         baselines: [n, h, w, 1 or 3], as a bundle takes them.
         followups: likewise.
         maps: float32 [n, S, S].
+        rounding: computes the largest difference of a value to the same maps computed in float64.
     """
 
     baselines: npt.NDArray[Any]
     followups: npt.NDArray[Any]
     maps: npt.NDArray[np.float32]
+    rounding: Callable[[], float]
 
 
 def compare(run: Run, expected: Sequence[Expected], tolerance: float = TOLERANCE) -> Comparison:

@@ -6,7 +6,9 @@ Some are asked as the network is used, aligned and in units; others as their fil
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from medcli.diffmap.phantom import draw_phantom_pair
 from medcli.diffmap.prepared import prepared_pair
 from medcli.diffmap.preparing import filled
 from medcli.diffmap.reading import read_image
-from medcli.diffmap.run import LoadedDifference
+from medcli.diffmap.run import LoadedDifference, MapNetwork
 from medcli.diffmap.sources import columns_of, load_pairs
 from medcli.errors import MedcliError, UsageProblem
 from medcli.export.comparing import ExpectedMaps
@@ -146,6 +148,13 @@ def _asked(
     for pictures in (baselines, followups):
         planes = torch.stack([to_planes(one, how) for one in pictures])
         sides.append(planes.clamp(0, 1))
-    maps = loaded.map(sides[0], sides[1])[:, 0].float().numpy()
+    maps = loaded.map(sides[0], sides[1])
     before, after = (np.stack([as_input(one) for one in side]) for side in (baselines, followups))
-    return ExpectedMaps(before, after, maps)
+    return ExpectedMaps(before, after, maps[:, 0].float().numpy(), partial(_rounding, loaded, sides, maps))
+
+
+@torch.inference_mode()
+def _rounding(loaded: LoadedDifference, sides: Sequence[torch.Tensor], maps: torch.Tensor) -> float:
+    """How far float32 alone moves the maps: a network that divides by next to nothing magnifies its last bits."""
+    exact = MapNetwork(replace(loaded, network=deepcopy(loaded.network))).double()
+    return float((exact(sides[0].double(), sides[1].double()) - maps).abs().max())

@@ -88,8 +88,10 @@ def _checked(manifest: DifferenceManifest) -> str:
         return "No: it was exported with `--no-verify`, so nobody compared it with the model it was made from."
     what = "drawn pairs, because its own were no longer there" if found["drawn"] else "pairs of its own data"
     sizes = ", ".join(str(size) for size in found["batch_sizes"])
+    rounding = found.get("rounding")
+    why = "" if rounding is None else f": rounding to float32 alone moves the run's maps by {rounding:.1e}"
     return (
         f"Compared with the run on {found['pairs']} {what}, in batches of {sizes}: largest difference of a value "
-        f"{found['map']:.1e} (allowed: {found['tolerance']:.0e}). `selftest.npz` holds drawn pairs (no patient's) and "
-        "their maps, which medcli makes again whenever it opens this folder."
+        f"{found['map']:.1e} (allowed: {found['tolerance']:.0e}{why}). `selftest.npz` holds drawn pairs (no "
+        "patient's) and their maps, which medcli makes again whenever it opens this folder."
     )

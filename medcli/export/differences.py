@@ -18,7 +18,7 @@ from medcli.bundles.manifest import MANIFEST, Format
 from medcli.data.dataset import Preprocessing
 from medcli.diffmap.run import LoadedDifference, MapNetwork, load_difference_run
 from medcli.errors import RunFailure, UsageProblem
-from medcli.export.comparing import ExpectedMaps, MapComparison, compare_maps
+from medcli.export.comparing import MAP_TOLERANCE, ExpectedMaps, MapComparison, Mismatch, compare_maps
 from medcli.export.difference_pairs import drawn_batches, real_batches
 from medcli.export.difference_readme import difference_readme
 from medcli.export.graph import DEFAULT_OPSET, write_traced
@@ -212,14 +212,32 @@ def export_difference(
         bundle = DifferenceBundle(draft, manifest)
         comparison = None
         if reference.real:
-            comparison = compare_maps(bundle.run, reference.real, wishes.tolerance, drawn=bool(reference.substituted))
+            comparison = _compared(bundle, reference, wishes.tolerance)
             manifest = replace(manifest, verification=comparison.to_dict())
+            bundle = replace(bundle, manifest=manifest)
         _write_selftest(draft / SELFTEST, reference.drawn)
         bundle.self_test()
         replace_text(draft / "README.md", difference_readme(manifest))
         manifest = replace(manifest, files=facts_of_files(draft))
         replace_text(draft / MANIFEST, difference_manifest_to_json(manifest))
     return ExportedDifference(path, manifest, comparison)
+
+
+def _compared(bundle: DifferenceBundle, reference: DifferenceReference, tolerance: float | None) -> MapComparison:
+    """The bundle beside the run. Where nobody named a tolerance, what float32 does to either of them is allowed too.
+
+    Raises `Mismatch`.
+    """
+    drawn = bool(reference.substituted)
+    try:
+        usual = MAP_TOLERANCE if tolerance is None else tolerance
+        return compare_maps(bundle.run, reference.real, usual, drawn=drawn)
+    except Mismatch:
+        rounding = max(one.rounding() for one in reference.real) if tolerance is None else 0.0
+        if not 2 * rounding > usual:
+            raise
+    found = compare_maps(bundle.run, reference.real, 2 * rounding, drawn=drawn)
+    return replace(found, rounding=rounding)
 
 
 def _write_graph(source: DifferenceSource, file: Path, opset: int) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from medcli.export.comparing import TOLERANCE
-
 __all__ = ["MAX_DROP", "Kind", "Quantize", "Wishes"]
 
 Kind = Literal["int8-dynamic", "int8-static", "fp16"]
@@ -21,7 +19,7 @@ class Wishes:
 
     Args:
         opset: None for the default.
-        tolerance: most that a probability may differ.
+        tolerance: most that a probability or a value of a map may differ; None for the default of each.
         verify: whether it is compared with the run.
         data: other pictures to compare on than the run's own.
         batch_size: the largest batch compared.
@@ -30,7 +28,7 @@ class Wishes:
     """
 
     opset: int | None = None
-    tolerance: float = TOLERANCE
+    tolerance: float | None = None
     verify: bool = True
     data: tuple[str, ...] = ()
     batch_size: int = 32

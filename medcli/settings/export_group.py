@@ -20,7 +20,7 @@ class ExportSettings:
     tolerance: Annotated[
         float | None,
         Option(
-            "most that a probability may differ from the run's (default: 1e-5; of a map 1e-4)",
+            "most that a probability may differ from the run's (default: 1e-5; of a map 1e-4 or more)",
             THIS,
             "P",
             minimum=0,

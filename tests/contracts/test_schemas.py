@@ -59,6 +59,21 @@ def test_no_field_is_nothing_but_null(command: str) -> None:
     assert empty(schema_of(command), "") == []
 
 
+@pytest.mark.parametrize("command", COMMAND_TABLE)
+def test_every_field_says_what_it_holds(command: str) -> None:
+    def silent(part: Any, place: str) -> list[str]:
+        if isinstance(part, list):
+            return [found for inner in part for found in silent(inner, place)]
+        if not isinstance(part, dict):
+            return []
+        fields = part.get("properties", {})
+        here = [f"{place}/{name}" for name, inner in fields.items() if not {"description", "$ref"} & inner.keys()]
+        inside = {**{key: part[key] for key in part.keys() - {"properties"}}, **fields}
+        return here + [found for name, inner in inside.items() for found in silent(inner, f"{place}/{name}")]
+
+    assert silent(schema_of(command), "") == []
+
+
 def test_a_document_that_lost_a_field_is_noticed(run_cli: RunCli) -> None:
     document = run_cli("models", "list", "--json", in_process=True).json()
     document["result"].pop(next(iter(schema_of("models list")["properties"]["result"]["required"])))  # type: ignore[index]

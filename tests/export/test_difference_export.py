@@ -19,6 +19,7 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 
 from medcli.benchmark.items import choose_items
+from medcli.bundles.bundle import SELFTEST
 from medcli.bundles.difference import open_difference_bundle
 from medcli.data.dataset import Picture, Preprocessing
 from medcli.data.resize import to_planes
@@ -26,7 +27,8 @@ from medcli.diffmap.pairs import Drawn
 from medcli.diffmap.phantom import draw_phantom_pair
 from medcli.diffmap.run import DifferenceSpec, build_network, load_difference_run, save_difference
 from medcli.diffmap.scaling import padded_square, resized
-from medcli.export import differences
+from medcli.errors import RunFailure
+from medcli.export import difference_pairs, differences
 from medcli.registry.discovery import discover
 from medcli.runs.directory import MANIFEST
 from medcli.schemas import schema_of
@@ -170,6 +172,55 @@ def test_a_bundle_that_says_something_else_is_not_kept(
     assert done.code == 4
     assert "a value of a map differs by 0.01" in done.stderr
     assert not [path.name for path in place.iterdir() if "wrong" in path.name]
+
+
+def test_more_is_allowed_where_float32_alone_moves_the_maps_more(
+    cli: RunCli, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = differences.ask_difference
+
+    def magnifying(*arguments: Any, **named: Any) -> differences.DifferenceReference:
+        found = original(*arguments, **named)
+        return replace(
+            found, real=tuple(replace(one, maps=one.maps + 0.003, rounding=lambda: 0.002) for one in found.real)
+        )
+
+    monkeypatch.setattr(differences, "ask_difference", magnifying)
+    graph = place / "bundle/model.onnx"
+    monkeypatch.setattr(differences, "_write_graph", lambda source, file, opset: shutil.copy(graph, file))
+    done = typed(cli, "export", "run", "--out", "magnified", "--json")
+    assert done.code == 0, done.stderr
+    document = done.json()
+    Draft202012Validator(schema_of("export")).validate(document)
+    found = document["result"]["bundles"][0]["verification"]
+    assert (found["rounding"], found["tolerance"]) == (0.002, 0.004)
+    assert found["map"] == pytest.approx(0.003, abs=5e-4)
+    assert "rounding to float32 alone moves the run's maps by 2.0e-03" in document["warnings"][0]
+    assert "by 2.0e-03" in (place / "magnified/README.md").read_text()
+    # A limit that somebody set is one.
+    assert typed(cli, "export", "run", "--out", "strict", "--tolerance", "1e-3").code == 4
+
+
+def test_rounding_is_the_distance_to_the_maps_in_float64(place: Path) -> None:
+    loaded = load_difference_run(place / "run")
+    how = differences.read_difference_source(str(place / "run")).preprocessing
+    one = difference_pairs.drawn_batches(loaded, how)[0]
+    before = loaded.network.state_dict()
+    assert 0 < one.rounding() < 1e-4
+    assert all(value.dtype == before[name].dtype for name, value in loaded.network.state_dict().items())
+
+
+def test_the_self_test_allows_what_the_export_was_allowed(place: Path, tmp_path: Path) -> None:
+    bundle = open_difference_bundle(place / "bundle")
+    shutil.copytree(place / "bundle", tmp_path / "other")
+    with np.load(tmp_path / "other" / SELFTEST) as archive:
+        arrays = {name: archive[name] for name in archive}
+    np.savez_compressed(tmp_path / "other" / SELFTEST, **{**arrays, "maps": arrays["maps"] + np.float32(0.02)})
+    other = replace(bundle, path=tmp_path / "other")
+    with pytest.raises(RunFailure, match=r"they differ by 0\.02"):
+        other.self_test()
+    generous = replace(bundle.manifest, verification={"tolerance": 0.004})
+    assert replace(other, manifest=generous).self_test() == pytest.approx(0.02, abs=1e-3)
 
 
 @pytest.mark.parametrize(

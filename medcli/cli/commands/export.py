@@ -31,7 +31,8 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
     self-test with drawn pictures. A bundle that answers otherwise than its run is not kept (exit status 4).
 
     A run of `medcli diffmap train` leaves as `onnx` alone: two pictures in, the map of what changed out, and `medcli
-    diffmap predict BASELINE FOLLOWUP --run BUNDLE` runs it. Its maps may differ by 1e-4 from those of the run.
+    diffmap predict BASELINE FOLLOWUP --run BUNDLE` runs it. Its maps may differ by 1e-4 from those of the run, or
+    by twice what rounding to float32 does to these where that is more.
 
     `--quantize` makes the network of an ONNX bundle smaller; preprocessing and calibrator stay as they are. What it
     loses is measured on the run's validation images, and more than `--max-drop` of AUC or accuracy is not kept (exit
@@ -60,7 +61,6 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
     two = holds_difference(run)
 
     from medcli.export.bundling import ask_run, export_run, refuse_early
-    from medcli.export.comparing import MAP_TOLERANCE, TOLERANCE
     from medcli.export.placing import free_place, planned_place
     from medcli.export.source import read_source
     from medcli.export.wishes import MAX_DROP, Wishes
@@ -93,7 +93,7 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
         )
     wishes = Wishes(
         wanted.opset,
-        (MAP_TOLERANCE if two else TOLERANCE) if wanted.tolerance is None else wanted.tolerance,
+        wanted.tolerance,
         not wanted.no_verify,
         data,
         resolved.group(ComputeSettings).batch_size,
@@ -112,7 +112,9 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
     if source.calibrator is None:
         output.note(f"the run was never calibrated, so the bundle gives scores; `medcli calibrate {run}` comes first")
     if settings.dry_run:
-        output.answer({"bundles": [str(place) for place in places]}, f"would be written: {', '.join(map(str, places))}")
+        output.answer(
+            {"bundles": [{"path": str(place)} for place in places]}, f"would be written: {', '.join(map(str, places))}"
+        )
         return None
     reference = ask_run(source, wishes)
     written = []
@@ -151,7 +153,7 @@ def _export_difference(
     if source.loaded.caution:
         output.warn(source.loaded.caution)
     if settings.dry_run:
-        output.answer({"bundles": [str(place)]}, f"would be written: {place}")
+        output.answer({"bundles": [{"path": str(place)}]}, f"would be written: {place}")
         return None
     asked = resolved.origin("batch_size").layer == "flag"
     reference = ask_difference(source, wishes, more=wishes.batch_size if asked else None)
@@ -159,6 +161,12 @@ def _export_difference(
         output.warn(f"compared on drawn pairs, since the run's own cannot be read: {reference.substituted}")
     output.note("writing onnx")
     one = export_difference(source, reference, place, wishes)
+    found = one.comparison
+    if found is not None and found.rounding is not None:
+        output.warn(
+            f"rounding to float32 alone moves the run's maps by {found.rounding:.1e}, so {found.tolerance:.1e} was "
+            "allowed; `--tolerance P` sets a limit of yours"
+        )
     output.answer(
         {"bundles": [_difference_facts(one)]}, lambda: _difference_text(one), identifier=str(place), run_dir=run
     )
