@@ -167,10 +167,12 @@ def test_wrong_usage_is_status_2_and_writes_nothing(
 
 
 def test_flags_about_data_need_data(medcli: RunCli, small_run: SmallRun) -> None:
-    for flag, value in (("--label-column", "x"), ("--limit", "3"), ("--id-column", "x")):
+    data, alone = "name the images with `--data PATH`", "leave out `--id-column`"
+    for flag, value, hint in (("--label-column", "x", data), ("--limit", "3", data), ("--id-column", "x", alone)):
         code, out, err = run(medcli, "evaluate", small_run.run.path, flag, value)
         assert (code, out) == (2, "")
         assert flag in err
+        assert f"hint: {hint}" in err
 
 
 def test_evaluate_dry_run_says_what_it_would_do(medcli: RunCli, small_run: SmallRun) -> None:

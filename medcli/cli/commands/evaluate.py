@@ -210,13 +210,10 @@ def _of_run(source: str, resolved: Resolved, output: Output) -> Judgement:
             through=through,
         )
         return judged if raw else calibrated_judgement(run, judged, output)
-    _refuse(resolved, ("weights",), "says on what base `--data` is predicted, and there is none", "no-data")
-    _refuse(
-        resolved,
-        (*_IMAGES, *_LABELS, *_ASKING, "runtime"),
-        "says how `--data` is predicted, and there is none",
-        "no-data",
-    )
+    named = "name the images with `--data PATH`, those of the run too; without it its stored predictions are read"
+    _refuse(resolved, ("weights",), "says on what base `--data` is predicted, and there is none", "no-data", named)
+    asked = (*_IMAGES, *_LABELS, *_ASKING, "runtime")
+    _refuse(resolved, asked, "says how `--data` is predicted, and there is none", "no-data", named)
     stored = stored_predictions(run, on)
     if stored.split != "test" and on is None:
         output.warn(f"the run has no test predictions: these are of `{stored.split}`, which chose its best epoch")
@@ -320,11 +317,11 @@ _ASKING = ("ten_crop", "mc_dropout", "tta", "modality")
 _LABELS = ("label_column", "patient_column", "class_names", "positive_class", "task", "ordinal_column")
 
 
-def _refuse(resolved: Resolved, names: Sequence[str], why: str, code: str) -> None:
+def _refuse(resolved: Resolved, names: Sequence[str], why: str, code: str, hint: str = "leave out `{flag}`") -> None:
     for name in names:
         if resolved.origin(name).layer == "flag":
             flag = "--" + name.replace("_", "-")
-            raise UsageProblem(f"`{flag}` {why}", where=flag, code=code)
+            raise UsageProblem(f"`{flag}` {why}", where=flag, hint=hint.format(flag=flag), code=code)
 
 
 def _read_file(source: str, resolved: Resolved, output: Output) -> Predictions:
