@@ -75,6 +75,31 @@ def test_small_stem_keeps_the_resolution():
     assert build("resnet", "resnet18", stem="small", in_channels=1).net.conv1.in_channels == 1
 
 
+@pytest.mark.parametrize("options", [{}, {"stem": "small"}], ids=["standard", "small"])
+def test_weights_are_drawn_as_pytorch_draws_them(options):
+    """The moments of a uniform distribution within ± 1 / sqrt(fan in), and no block that begins as the identity."""
+    usual, drawn = build("resnet", "resnet18", **options).net, build("resnet", "resnet18", init="torch", **options).net
+    assert {name: value.shape for name, value in usual.state_dict().items()} == {
+        name: value.shape for name, value in drawn.state_dict().items()
+    }
+    for one in (layer for layer in drawn.modules() if isinstance(layer, torch.nn.Conv2d)):
+        bound = one.weight[0].numel() ** -0.5
+        assert bound * 0.98 < float(one.weight.detach().abs().max()) <= bound
+        assert float(one.weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.03)
+    last = [network.layer1[0].bn2.weight.detach() for network in (usual, drawn)]
+    assert (last[0] == 0).all()
+    assert (last[1] == 1).all()
+    again = build("resnet", "resnet18", init="torch", **options).net
+    assert torch.equal(again.layer4[1].conv2.weight, drawn.layer4[1].conv2.weight)
+
+
+def test_weights_from_a_file_are_not_drawn(tmp_path):
+    path = tmp_path / "resnet18.safetensors"
+    save_file(build("resnet", "resnet18").net.state_dict(), str(path))
+    with pytest.raises(UsageProblem, match="`init=torch` draws weights, and these come from a file"):
+        build("resnet", "resnet18", init="torch", weights=str(path))
+
+
 def test_weights_with_the_published_stem_do_not_fit_the_small_one(tmp_path):
     path = tmp_path / "resnet18.safetensors"
     save_file(build("resnet", "resnet18").net.state_dict(), str(path))
@@ -128,6 +153,7 @@ def test_drop_path_is_refused_in_densenet():
     ("module", "name", "options"),
     [
         ("resnet", "resnet18", {"stem": "tiny"}),
+        ("resnet", "resnet18", {"init": "zero"}),
         ("vit", "vit_tiny_patch16_224", {"pool": "max"}),
         ("vit", "vit_tiny_patch16_224", {"patch_size": 0}),
         ("densenet", "densenet121", {"growth_rate": 0}),

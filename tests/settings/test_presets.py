@@ -60,7 +60,7 @@ def test_the_official_medmnist_recipe(tmp_path: Path) -> None:
     assert (training.augment, training.flip, training.monitor) == ("none", "none", "auc")
     assert (data.image_size, data.mean, data.std) == (28, (0.5,), (0.5,))
     assert resolved.group(ComputeSettings).batch_size == 128
-    assert resolved.group(ModelSettings).arch_opt == ("stem=small",)
+    assert resolved.group(ModelSettings).arch_opt == ("stem=small", "init=torch")
 
 
 def test_an_unknown_preset_names_the_nearest() -> None:
