@@ -79,7 +79,7 @@ class Asking:
 
             target = loaded.spec.target
             names = ", ".join(look.name for look in looks_for(self.modality, target))
-            told = [f"each picture is looked at in the ways a {self.modality} picture bears: {names}"]
+            told = [f"each picture is looked at in the ways that `{self.modality}` bears: {names}"]
             if side_names(target):
                 told.append("no look is mirrored or turned by quarters, because labels name a side of the body")
             return told
