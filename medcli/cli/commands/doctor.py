@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Any
 
@@ -42,11 +41,8 @@ def doctor(flags: Flags) -> ExitCode | None:
     """
     output = Output(flags.output(), "doctor")
     findings = [*packages(), *extras(), *plugins(), *places()]
-    # Both children spend most of their time on importing torch; a core each halves what somebody waits for.
-    with ThreadPoolExecutor(1) as beside:
-        seen = beside.submit(_answer, "medcli.doctor.device_child", {})
-        tested = _selftest()
-    findings += [*devices(*seen.result()), tested]
+    findings += devices(*_answer("medcli.doctor.device_child", {}))
+    findings.append(_selftest())
     problems = [one for one in findings if one.status == "problem"]
     status = ExitCode.LIMIT if problems else ExitCode.DONE
     output.answer(
