@@ -18,7 +18,14 @@ from medcli.bundles.manifest import MANIFEST, Format
 from medcli.data.dataset import Preprocessing
 from medcli.diffmap.run import LoadedDifference, MapNetwork, load_difference_run
 from medcli.errors import RunFailure, UsageProblem
-from medcli.export.comparing import MAP_TOLERANCE, ExpectedMaps, MapComparison, Mismatch, compare_maps
+from medcli.export.comparing import (
+    MAP_TOLERANCE,
+    ROUNDED_TOLERANCE,
+    ExpectedMaps,
+    MapComparison,
+    Mismatch,
+    compare_maps,
+)
 from medcli.export.difference_pairs import drawn_batches, real_batches
 from medcli.export.difference_readme import difference_readme
 from medcli.export.graph import DEFAULT_OPSET, write_traced
@@ -234,7 +241,7 @@ def _compared(bundle: DifferenceBundle, reference: DifferenceReference, toleranc
         return compare_maps(bundle.run, reference.real, usual, drawn=drawn)
     except Mismatch:
         rounding = max(one.rounding() for one in reference.real) if tolerance is None else 0.0
-        if not 2 * rounding > usual:
+        if not usual < 2 * rounding <= ROUNDED_TOLERANCE:
             raise
     found = compare_maps(bundle.run, reference.real, 2 * rounding, drawn=drawn)
     return replace(found, rounding=rounding)

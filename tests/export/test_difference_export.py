@@ -177,12 +177,12 @@ def test_a_bundle_that_says_something_else_is_not_kept(
 def test_more_is_allowed_where_float32_alone_moves_the_maps_more(
     cli: RunCli, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = differences.ask_difference
+    original, rounding = differences.ask_difference, 0.002
 
     def magnifying(*arguments: Any, **named: Any) -> differences.DifferenceReference:
         found = original(*arguments, **named)
         return replace(
-            found, real=tuple(replace(one, maps=one.maps + 0.003, rounding=lambda: 0.002) for one in found.real)
+            found, real=tuple(replace(one, maps=one.maps + 0.003, rounding=lambda: rounding) for one in found.real)
         )
 
     monkeypatch.setattr(differences, "ask_difference", magnifying)
@@ -199,15 +199,26 @@ def test_more_is_allowed_where_float32_alone_moves_the_maps_more(
     assert "by 2.0e-03" in (place / "magnified/README.md").read_text()
     # A limit that somebody set is one.
     assert typed(cli, "export", "run", "--out", "strict", "--tolerance", "1e-3").code == 4
+    # Behind rounding as large as this a wrong graph could hide.
+    rounding = 0.006
+    assert typed(cli, "export", "run", "--out", "hidden").code == 4
 
 
 def test_rounding_is_the_distance_to_the_maps_in_float64(place: Path) -> None:
     loaded = load_difference_run(place / "run")
     how = differences.read_difference_source(str(place / "run")).preprocessing
     one = difference_pairs.drawn_batches(loaded, how)[0]
-    before = loaded.network.state_dict()
     assert 0 < one.rounding() < 1e-4
-    assert all(value.dtype == before[name].dtype for name, value in loaded.network.state_dict().items())
+    assert {value.dtype for value in loaded.network.parameters()} == {torch.float32}
+
+    class Coarse(torch.nn.Module):
+        """Near 4096 neighbouring numbers of float32 are 2 ** -11 apart, or half of that below."""
+
+        def forward(self, baseline: torch.Tensor, followup: torch.Tensor) -> torch.Tensor:
+            return (followup[:, :1] + 4096) - 4096
+
+    coarse = difference_pairs.drawn_batches(replace(loaded, network=Coarse()), how)[0]
+    assert 2**-13 < coarse.rounding() <= 2**-12
 
 
 def test_the_self_test_allows_what_the_export_was_allowed(place: Path, tmp_path: Path) -> None:

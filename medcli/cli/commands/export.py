@@ -32,7 +32,7 @@ def export(run: RunArgument, flags: Flags) -> ExitCode | None:
 
     A run of `medcli diffmap train` leaves as `onnx` alone: two pictures in, the map of what changed out, and `medcli
     diffmap predict BASELINE FOLLOWUP --run BUNDLE` runs it. Its maps may differ by 1e-4 from those of the run, or
-    by twice what rounding to float32 does to these where that is more.
+    by twice what rounding to float32 does to these where that is more (0.01 at most).
 
     `--quantize` makes the network of an ONNX bundle smaller; preprocessing and calibrator stay as they are. What it
     loses is measured on the run's validation images, and more than `--max-drop` of AUC or accuracy is not kept (exit
