@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -12,10 +12,11 @@ from medcli.plugin import ArchitectureFactory, TimmBackbone
 
 __all__ = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
-STEMS, DRAWS = ("standard", "small"), ("timm", "torch")
+Stem = Literal["standard", "small"]
+Draw = Literal["timm", "torch"]
 
 
-def _network(name: str, stem: str, init: str, **arguments: Any) -> nn.Module:
+def _network(name: str, stem: Stem, init: Draw, **arguments: Any) -> nn.Module:
     """timm's network, changed where somebody asks for it.
 
     With `stem="small"` its 7 × 7 convolution of stride 2 and its max-pool become one 3 × 3 convolution of stride 1: at
@@ -50,11 +51,11 @@ def _factory(name: str) -> ArchitectureFactory:
         pretrained: bool = False,
         weights: str | None = None,
         drop_path: float = 0.0,
-        stem: Literal["standard", "small"] = "standard",
-        init: Literal["timm", "torch"] = "timm",
+        stem: Stem = "standard",
+        init: Draw = "timm",
     ) -> TimmBackbone:
-        _check("stem", stem, STEMS)
-        _check("init", init, DRAWS)
+        _check("stem", stem, get_args(Stem))
+        _check("init", init, get_args(Draw))
         if init != "timm" and (pretrained or weights):
             raise UsageProblem(
                 f"`init={init}` draws weights, and these come from a file",
